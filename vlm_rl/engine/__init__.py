@@ -1,0 +1,1 @@
+"""Engines write and score text: one protocol, one file per backend."""

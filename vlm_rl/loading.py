@@ -1,0 +1,105 @@
+"""From a YAML file and command-line overrides to a checked config. All errors name the file or the override, the key, and the nearest key."""
+
+import difflib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, TypeVar, get_args
+
+import yaml
+from pydantic import BaseModel, ValidationError
+
+from vlm_rl.config import project_path
+from vlm_rl.errors import UserError
+
+ConfigT = TypeVar("ConfigT", bound=BaseModel)
+
+
+def load(schema: type[ConfigT], path: str | Path, overrides: Sequence[str] = ()) -> ConfigT:
+    """Read `path` (with `extends:`), apply `key.sub=value` overrides, validate. Raises UserError."""
+    tree = read_tree(project_path(path))
+    for text in overrides:
+        _override(tree, text)
+    try:
+        return schema.model_validate(tree)
+    except ValidationError as error:
+        raise UserError(_explain(schema, error, str(path), overrides)) from None
+
+
+def read_tree(path: Path, seen: tuple[Path, ...] = ()) -> dict[str, Any]:
+    """The file's mapping laid over those it extends (paths relative to the file, later ones win)."""
+    path = path.resolve()
+    if path in seen:
+        raise UserError(f"{path}: extends itself by way of {', '.join(p.name for p in seen)}")
+    try:
+        tree = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        near = difflib.get_close_matches(path.name, [p.name for p in path.parent.glob("*.yaml")], n=1)
+        raise UserError(f"no config file {path}" + (f"; did you mean {path.parent / near[0]}?" if near else "")) from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{path}: cannot be read: {error}") from None
+    except yaml.YAMLError as error:
+        raise UserError(f"{path}: not valid YAML: {error}") from None
+    if not isinstance(tree, dict):
+        raise UserError(f"{path}: a config is a mapping of keys to values, this file holds {type(tree).__name__}")
+    base: dict[str, Any] = {}
+    parents = tree.pop("extends", [])
+    for parent in [parents] if isinstance(parents, str) else parents:
+        base = _merge(base, read_tree(path.parent / parent, (*seen, path)))
+    return _merge(base, tree)
+
+
+def _merge(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
+    merged = dict(base)
+    for key, value in over.items():
+        both = isinstance(value, dict) and isinstance(merged.get(key), dict)
+        merged[key] = _merge(merged[key], value) if both else value
+    return merged
+
+
+def _override(tree: dict[str, Any], text: str) -> None:
+    key, equals, raw = text.partition("=")
+    if not equals or not key or key.startswith("-"):
+        raise UserError(f"override '{text}' is not of the form key.sub=value")
+    try:
+        value = yaml.safe_load(raw)
+    except yaml.YAMLError as error:
+        raise UserError(f"override '{text}': the value is not valid YAML: {error}") from None
+    *parents, last = key.split(".")
+    if parents[:1] == ["rewards"] and parents[1:] and parents[1] not in tree.get("rewards", {}) and last != "use":
+        known = ", ".join(tree.get("rewards", {}))
+        raise UserError(f"override '{text}': no reward is labelled '{parents[1]}' (labels: {known}); give rewards.{parents[1]}.use=NAME first")
+    for part in parents:
+        node = tree.setdefault(part, {})
+        if not isinstance(node, dict):
+            tree[part] = node = {}
+        tree = node
+    tree[last] = value
+
+
+def _explain(schema: type[BaseModel], error: ValidationError, path: str, overrides: Sequence[str]) -> str:
+    lines = []
+    for issue in error.errors():
+        key = ".".join(str(part) for part in issue["loc"])
+        source = next((f"override '{o}'" for o in overrides if o.split("=")[0] == key), path)
+        if issue["type"] == "extra_forbidden":
+            known = _fields_at(schema, issue["loc"][:-1])
+            near = difflib.get_close_matches(str(issue["loc"][-1]), known, n=1, cutoff=0.5)
+            hint = f"did you mean '{near[0]}'?" if near else f"known here: {', '.join(sorted(known))}"
+            lines.append(f"{source}: unknown key '{key}'; {hint}")
+        else:
+            shown = "" if issue["type"] == "missing" else f" (got {issue.get('input')!r})"
+            message = issue["msg"].removeprefix("Value error, ")
+            lines.append(f"{source}: {key + ': ' if key else ''}{message}{shown if len(shown) < 200 else ''}")
+    return "\n".join(lines)
+
+
+def _fields_at(schema: Any, loc: Sequence[Any]) -> list[str]:
+    for part in loc:
+        schema = _section(schema.model_fields[part].annotation) if part in getattr(schema, "model_fields", {}) else schema
+    return list(getattr(schema, "model_fields", {}))
+
+
+def _section(annotation: Any) -> Any:
+    """The model class in `Section`, `Section | None` or `dict[str, Section]`."""
+    inside = [a for a in (annotation, *get_args(annotation)) if isinstance(a, type) and issubclass(a, BaseModel)]
+    return inside[0] if inside else annotation

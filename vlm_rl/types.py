@@ -1,0 +1,222 @@
+"""The nouns of the program, frozen and staged: Media -> Sample -> Prompt -> Completion -> Rollout -> Group -> ScoredGroup -> Record.
+
+Standard library only. A later stage holds the earlier one; nothing is filled in afterwards. Questions that rewards and evaluators ask
+(`Generate`, `Score`) and the answers they get (`Reply`) live here too, so that neither side needs the other.
+"""
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal
+
+AnswerKind = Literal["choice", "number", "math", "text", "yesno"]
+LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
+
+
+@dataclass(frozen=True)
+class Media:
+    """A handle to one picture or clip, not decoded: exactly one of `path` and `data` is set. Media("image", path=Path("cat.png"))"""
+
+    kind: Literal["image", "video"]
+    path: Path | None = None
+    data: bytes | None = None
+
+    def __post_init__(self) -> None:
+        assert (self.path is None) != (self.data is None)
+
+    def read(self) -> bytes:
+        """The encoded bytes. Raises OSError when the file cannot be read."""
+        return self.data if self.data is not None else self.path.read_bytes()  # type: ignore[union-attr]
+
+    @cached_property
+    def id(self) -> str:
+        """Content hash, the same for equal bytes wherever they lie: "3f2a..." (16 hex digits)."""
+        return hashlib.sha256(self.read()).hexdigest()[:16]
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One question. Sample(id="7", question="What colour is it?", options=("red", "teal"), answer="B", kind="choice", media=(...))
+
+    `question` may hold one "<image>" or "<video>" mark per medium to place it in the text; without marks media come first.
+    For `choice` the answer is the letter of the right option ("B"), or several ("A,C"); otherwise it is the gold text.
+    `response` is a demonstration to imitate (supervised fine-tuning only).
+    """
+
+    id: str
+    question: str
+    answer: str
+    kind: AnswerKind = "text"
+    options: tuple[str, ...] = ()
+    media: tuple[Media, ...] = ()
+    response: str | None = None
+    meta: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, eq=False)
+class Prompt:
+    """A Sample as the model reads it.
+
+    `ids` has one placeholder per medium (what vLLM wants), `expanded_ids` one per visual token (what the model sees), `token_types` marks
+    each expanded id as 0 text, 1 image, 2 video. `vision` holds the processor's tensors, one opaque entry per medium, shared by reference.
+    `prefill` is the beginning of the assistant's turn, already part of `text` and the ids.
+    """
+
+    sample: Sample
+    text: str
+    ids: tuple[int, ...]
+    expanded_ids: tuple[int, ...]
+    token_types: tuple[int, ...]
+    vision: tuple[Any, ...] = ()
+    prefill: str = ""
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """Limits of one generation. temperature 0 is greedy. `stop` strings end it and stay in the text."""
+
+    max_new_tokens: int
+    temperature: float = 1.0
+    stop: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Segment:
+    """Tokens written by the model (with their log-probs at the sampling temperature) or, with logprobs None, inserted as an observation."""
+
+    token_ids: tuple[int, ...]
+    logprobs: tuple[float, ...] | None = None
+
+
+@dataclass(frozen=True)
+class Completion:
+    """What an engine wrote after a prompt. `text` excludes the prefill and special tokens; finish "length" means cut off."""
+
+    text: str
+    segments: tuple[Segment, ...]
+    finish: Literal["stop", "length"] = "stop"
+
+    @property
+    def token_ids(self) -> tuple[int, ...]:
+        return tuple(t for s in self.segments for t in s.token_ids)
+
+    @property
+    def logprobs(self) -> tuple[float, ...]:
+        """One per token; 0.0 for inserted tokens, which `loss_mask` leaves out."""
+        return tuple(p for s in self.segments for p in (s.logprobs or (0.0,) * len(s.token_ids)))
+
+    @property
+    def loss_mask(self) -> tuple[bool, ...]:
+        return tuple(s.logprobs is not None for s in self.segments for _ in s.token_ids)
+
+
+@dataclass(frozen=True)
+class Rollout:
+    """One completion of a group, with the seed it was drawn from."""
+
+    index: int
+    seed: int
+    completion: Completion
+
+    @property
+    def text(self) -> str:
+        return self.completion.text
+
+
+@dataclass(frozen=True, eq=False)
+class Group:
+    """All rollouts of one prompt. `seed` = hash(run seed, step, sample id): every draw about this group derives from it."""
+
+    prompt: Prompt
+    rollouts: tuple[Rollout, ...]
+    seed: int
+
+    @property
+    def sample(self) -> Sample:
+        return self.prompt.sample
+
+
+@dataclass(frozen=True)
+class Generate:
+    """Ask `target` ("policy", "start" or a judge's name) to answer `sample`, its turn beginning with `prefill`."""
+
+    target: str
+    sample: Sample
+    sampling: Sampling
+    prefill: str = ""
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class Score:
+    """Ask `target` for the log-probs of `continuation`, token by token, after `sample` and `prefill`."""
+
+    target: str
+    sample: Sample
+    continuation: str
+    prefill: str = ""
+
+
+Query = Generate | Score
+
+
+@dataclass(frozen=True)
+class Reply:
+    """The answer to one query. `error` says why there is none; then `text` is empty and no reward may read it as an answer."""
+
+    text: str = ""
+    logprobs: tuple[float, ...] = ()
+    finish: Literal["stop", "length"] = "stop"
+    error: str | None = None
+
+
+@dataclass(frozen=True)
+class RewardResult:
+    """One reward's opinion of one rollout. value None means "not scored" (a judge failed): left out and counted, never 0."""
+
+    value: float | None
+    detail: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Part:
+    """One reward's share of a total: contribution = weight x raw (None stays None)."""
+
+    raw: float | None
+    weight: float
+    contribution: float | None
+    detail: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, eq=False)
+class ScoredGroup:
+    """A group with its totals (one per rollout) and every part by reward label."""
+
+    group: Group
+    totals: tuple[float, ...]
+    parts: Mapping[str, tuple[Part, ...]]
+
+
+@dataclass(frozen=True)
+class Record:
+    """One graded completion of an evaluation, as it is stored: enough to grade again without a model.
+
+    `condition` names what was asked ("clean", "blank"), `mode` how it was decoded ("greedy", "sample").
+    """
+
+    sample_id: str
+    condition: str
+    mode: str
+    index: int
+    question: str
+    options: tuple[str, ...]
+    gold: str
+    kind: AnswerKind
+    media_ids: tuple[str, ...]
+    completion: str
+    answer: str | None
+    correct: bool
+    wellformed: bool
+    finish: str
