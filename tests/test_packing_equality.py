@@ -1,0 +1,76 @@
+"""The shared-prefix forward equals the plain repeated forward, values and every gradient, on each family it is allowed for."""
+
+import pytest
+import torch
+from models_small import completions, make, sample
+
+from vlm_rl.packing import Item, split
+
+FAMILIES = ("qwen2_vl", "qwen2_5_vl", "qwen3_vl")
+
+
+def items(chat, case: str) -> list[Item]:
+    one = Item(chat.prompt(sample("one", 1)), completions(chat, [5, 1, 9], 1), (0, 1, 2))
+    several = Item(chat.prompt(sample("several", 3, size=(90, 50))), completions(chat, [3, 7], 2), (3, 4))
+    text = Item(chat.prompt(sample("text", 0, question="how many?")), completions(chat, [4, 4, 2, 6], 3), (5, 6, 7, 8))
+    return {"one image": [one], "several images": [several], "no image": [text], "mixed": [one, text, several]}[case]
+
+
+def run(policy, batches, temperature=1.0):
+    policy.zero_grad()
+    logprobs, entropies = [], []
+    for batch in batches:
+        row = policy.pack(batch)
+        stats = policy(row, temperature)
+        (stats.logprob_T * torch.linspace(0.5, 1.5, 50)[row.rollout_T]).sum().backward()
+        logprobs.append(stats.logprob_T.detach())
+        entropies.append(stats.entropy_T)
+    gradients = {name: p.grad.clone() for name, p in policy.named_parameters() if p.grad is not None}
+    return torch.cat(logprobs), torch.cat(entropies), gradients
+
+
+def assert_equal(got, want):
+    for a, b in zip(got[:2], want[:2], strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-5)
+    assert got[2].keys() == want[2].keys()
+    for name, gradient in want[2].items():
+        scale = gradient.abs().max()
+        assert (got[2][name] - gradient).abs().max() <= 1e-5 * scale + 1e-7, name
+
+
+@pytest.mark.parametrize("case", ["one image", "several images", "no image", "mixed"])
+@pytest.mark.parametrize("family", FAMILIES)
+def test_shared_prefix_and_dense_oracle_equal_the_plain_forward(family, case):
+    plain, chat = make(family, "plain")
+    batch = items(chat, case)
+    want = run(plain, [batch], 0.7)
+    assert want[2] and want[0].std() > 0.1
+    for mode in ("dense", "shared_prefix"):
+        assert_equal(run(make(family, mode)[0], [batch], 0.7), want)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_gradient_checkpointing_changes_nothing(family):
+    policy, chat = make(family)
+    batch = items(chat, "mixed")
+    assert_equal(run(make(family, gradient_checkpointing=True)[0], [batch]), run(policy, [batch]))
+
+
+@pytest.mark.parametrize("budget", [1, 40, 60, 100, 10_000])
+def test_any_token_budget_gives_the_same_sums(budget):
+    policy, chat = make()
+    batch = items(chat, "mixed")
+    batches = split(batch, budget)
+    assert [r for b in batches for i in b for r in i.rollouts] == [r for i in batch for r in i.rollouts]
+    assert all(sum(i.tokens for i in b) <= budget or len(b[0].completions) == len(b) == 1 for b in batches)
+    assert_equal(run(policy, batches), run(policy, [batch]))
+
+
+def test_vision_tokens_are_outside_the_support():
+    policy, chat = make()
+    prompt = chat.prompt(sample("one", 0))
+    row = policy.pack([Item(prompt, tuple((i,) for i in range(len(chat.tokenizer))), tuple(range(len(chat.tokenizer))))])
+    with torch.no_grad():
+        logprob = policy(row).logprob_T
+    assert (logprob[list(chat.visual_ids)] == float("-inf")).all()
+    assert logprob.exp().sum() == pytest.approx(1, abs=1e-4)

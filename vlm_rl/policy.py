@@ -1,0 +1,132 @@
+"""The trained model: packed groups -> log-probs of completion tokens. No optimiser, no rewards, no sampling.
+
+The whole computation, vocabulary projection included, happens inside `Policy.forward`, the one module that distributed wrappers see.
+Prompt logits are never made: hidden states are gathered where a completion token is predicted and projected in chunks.
+"""
+
+import logging
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from vlm_rl import attention
+from vlm_rl.packing import Item, Pack, join_vision, pack
+from vlm_rl.types import Prompt
+
+log = logging.getLogger(__name__)
+CHUNK = 2048
+PACKABLE = ("qwen2_vl", "qwen2_5_vl", "qwen3_vl")
+
+
+@dataclass(frozen=True, eq=False)
+class TokenStats:
+    """Per completion token, in the pack's order: natural log-prob (with gradient) and entropy (without)."""
+
+    logprob_T: Tensor
+    entropy_T: Tensor
+
+
+class Policy(nn.Module):
+    """A vision-language model with how it is forwarded: "shared_prefix" (fast), "dense" (its oracle) or "plain" (repeated prompts)."""
+
+    def __init__(
+        self,
+        model: Any,
+        visual_ids: Iterable[int],
+        mode: Literal["shared_prefix", "dense", "plain"] = "shared_prefix",
+        gradient_checkpointing: bool = False,
+    ):
+        super().__init__()
+        if mode != "plain" and model.config.model_type not in PACKABLE:
+            log.warning("%s has no tested shared-prefix forward: every completion is forwarded with its own prompt", model.config.model_type)
+            mode = "plain"
+        self.model, self.mode = model, mode
+        attention.register()
+        name = attention.NAME if mode == "shared_prefix" else "sdpa"
+        model.set_attn_implementation({"text_config": name, "vision_config": "sdpa"})
+        model.eval()
+        if gradient_checkpointing:
+            model.gradient_checkpointing_enable({"use_reentrant": False})
+            model.train()  # transformers checkpoints in training mode only; these families have no dropout
+        banned = torch.zeros(model.get_output_embeddings().weight.shape[0], dtype=torch.bool)
+        banned[list(visual_ids)] = True
+        self.register_buffer("banned_V", banned, persistent=False)
+
+    @property
+    def device(self) -> torch.device:
+        return self.model.device
+
+    def rope_index(self, prompt: Prompt) -> Tensor:
+        """(3, P) temporal, height and width positions of the prompt's tokens."""
+        ids = torch.tensor([prompt.expanded_ids])
+        types = torch.tensor([prompt.token_types], dtype=torch.int)
+        vision = join_vision([prompt], "cpu")
+        grids = {name: tensor for name, tensor in vision.items() if name.endswith(("grid_thw", "grid_ts"))}
+        return self.model.model.get_rope_index(ids, mm_token_type_ids=types, **grids)[0][:, 0]
+
+    def pack(self, items: Sequence[Item]) -> Pack:
+        return pack(items, self.rope_index, self.device)
+
+    def forward(self, row: Pack, temperature: float = 1.0) -> TokenStats:
+        """Log-probs at `temperature`, visual tokens outside the support, as the engine samples."""
+        hidden_TD = self._plain(row) if self.mode == "plain" else self._packed(row)
+        weight = self.model.get_output_embeddings().weight
+        out = [
+            checkpoint(_project, h, weight, t, self.banned_V, temperature, use_reentrant=False) if torch.is_grad_enabled()
+            else _project(h, weight, t, self.banned_V, temperature)
+            for h, t in zip(hidden_TD.split(CHUNK), row.target_T.split(CHUNK), strict=True)
+        ]  # fmt: skip
+        return TokenStats(torch.cat([logprob for logprob, _ in out]), torch.cat([entropy for _, entropy in out]))
+
+    def _packed(self, row: Pack) -> Tensor:
+        if self.mode == "dense":
+            how: dict[str, Any] = {"attention_mask": attention.dense_mask(row.lengths, self.model.dtype, self.device)}
+        else:
+            how = {"shared_prefix": attention.layout(row.lengths, self.device)}
+        out = self.model.model(
+            input_ids=row.ids_L[None],
+            position_ids=row.positions_3L[:, None],
+            mm_token_type_ids=row.types_L[None],
+            use_cache=False,
+            **self._vision(row.vision),
+            **how,
+        )
+        return out.last_hidden_state[0, row.predict_T]
+
+    def _plain(self, row: Pack) -> Tensor:
+        """Every completion behind its own copy of the prompt, padded on the right."""
+        pairs = [(item.prompt, completion) for item in row.items for completion in item.completions]
+        sizes = [(len(p.expanded_ids), len(c)) for p, c in pairs]
+        width = max(p + c for p, c in sizes)
+        ids, types, mask = (torch.zeros(len(pairs), width, dtype=torch.long) for _ in range(3))
+        positions = torch.zeros(3, len(pairs), width, dtype=torch.long)
+        rows, columns = [], []
+        for i, ((prompt, completion), (p, c)) in enumerate(zip(pairs, sizes, strict=True)):
+            ids[i, : p + c] = torch.tensor(prompt.expanded_ids + completion)
+            types[i, :p] = torch.tensor(prompt.token_types)
+            mask[i, : p + c] = 1
+            positions[:, i, :p] = self.rope_index(prompt)
+            positions[:, i, p : p + c] = torch.arange(c) + positions[:, i, :p].max() + 1
+            rows += [i] * c
+            columns += range(p - 1, p + c - 1)
+        ids, types, mask, positions = (x.to(self.device) for x in (ids, types, mask, positions))
+        vision = self._vision(join_vision([prompt for prompt, _ in pairs], self.device))
+        out = self.model.model(
+            input_ids=ids, attention_mask=mask, position_ids=positions, mm_token_type_ids=types, use_cache=False, **vision
+        )
+        return out.last_hidden_state[rows, columns]
+
+    def _vision(self, tensors: Any) -> dict[str, Tensor]:
+        return {name: t.to(self.model.dtype) if t.is_floating_point() else t for name, t in tensors.items()}
+
+
+def _project(hidden_TD: Tensor, weight_VD: Tensor, target_T: Tensor, banned_V: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
+    logits_TV = (hidden_TD @ weight_VD.T).float().masked_fill(banned_V, float("-inf")) / temperature
+    logp_TV = logits_TV.log_softmax(-1)
+    with torch.no_grad():
+        entropy_T = -(logp_TV.exp() * logp_TV.masked_fill(banned_V, 0)).sum(-1)
+    return logp_TV.gather(1, target_T[:, None])[:, 0], entropy_T
