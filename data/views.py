@@ -1,0 +1,32 @@
+"""Views: pure, seeded changes of a Sample. They touch neither models nor answers' grading."""
+
+from dataclasses import replace
+from functools import lru_cache
+
+from PIL import Image
+
+from data.media import image_size, png_media
+from vlm_rl.errors import RowError
+from vlm_rl.types import Media, Sample
+
+GREY = (128, 128, 128)
+
+
+def blank(sample: Sample) -> Sample:
+    """Every picture replaced by a uniform grey one of the same upright size: what can be answered without seeing.
+
+    The sample keeps its id, so that answers with and without pictures pair up. Raises RowError for an unreadable picture or for a video.
+    """
+    return replace(sample, media=tuple(_blank(medium, sample.id) for medium in sample.media))
+
+
+def _blank(medium: Media, row: str) -> Media:
+    if medium.kind != "image":
+        raise RowError(row, "a blank view of a video is not available; set eval.blank_control=false for data with videos")
+    return _grey(*image_size(medium, row))
+
+
+@lru_cache(maxsize=256)
+def _grey(width: int, height: int) -> Media:
+    """One shared handle per size, so that whatever is cached by content is computed once."""
+    return png_media(Image.new("RGB", (width, height), GREY))
