@@ -33,11 +33,12 @@ class Asker:
         return replies
 
     def _generate(self, target: str, queries: list[Generate]) -> Iterator[Reply]:
-        """Neighbouring queries that differ only in their seed share one request, hence one prefill."""
+        """Queries about one sample object share its prompt; neighbours that differ only in their seed share one request."""
         shared = [(key, list(same)) for key, same in groupby(queries, key=lambda q: (id(q.sample), q.prefill, q.sampling))]
+        asked = {(id(q.sample), q.prefill): q for q in queries}
+        rendered = {key: self.chat.prompt(q.sample, q.prefill) for key, q in asked.items()}
         requests = [
-            GenerateRequest(self.chat.prompt(same[0].sample, prefill), sampling, tuple(q.seed for q in same))
-            for (_, prefill, sampling), same in shared
+            GenerateRequest(rendered[sample, prefill], sampling, tuple(q.seed for q in same)) for (sample, prefill, sampling), same in shared
         ]
         self.calls[target] += 1
         for completions in self.engines[target].generate(requests, self.progress):

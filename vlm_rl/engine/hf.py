@@ -37,7 +37,7 @@ class HFEngine:
         for start in range(0, len(wanted), self.batch_size):
             batch = wanted[start : start + self.batch_size]
             rows = [Row(requests[r], seed) for r, seed in batch]
-            self._write(rows, [r for r, _ in batch])
+            self._write(rows)
             for (r, _), row in zip(batch, rows, strict=True):
                 written[r].append(self._completion(row))
             if progress:
@@ -60,11 +60,12 @@ class HFEngine:
         for name, tensor in weights:
             own[name].copy_(tensor)
 
-    def _write(self, rows: list["Row"], prompt_of: list[int]) -> None:
-        """Decode all rows to their ends. `prompt_of` says which rows share a request, hence a prefill."""
-        firsts = [i for i, r in enumerate(prompt_of) if i == 0 or r != prompt_of[i - 1]]
-        source = torch.tensor([firsts.index(max(f for f in firsts if f <= i)) for i in range(len(rows))])
-        logits, cache, mask, position = self._prefill([rows[i].request.prompt for i in firsts])
+    def _write(self, rows: list["Row"]) -> None:
+        """Decode all rows to their ends; rows of one prompt object share its prefill."""
+        prompts = {id(row.request.prompt): row.request.prompt for row in rows}
+        place = {key: i for i, key in enumerate(prompts)}
+        source = torch.tensor([place[id(row.request.prompt)] for row in rows], device=self.policy.device)
+        logits, cache, mask, position = self._prefill(list(prompts.values()))
         cache.batch_select_indices(source)
         logits, mask, position = logits[source], mask[source], position[source]
         draw = Draw(rows, self.policy.device)

@@ -1,0 +1,5 @@
+"""python -m vlm_rl"""
+
+from vlm_rl.cli import main
+
+main()

@@ -1,0 +1,96 @@
+"""The command line. Commands read a config, apply overrides and hand over; the only file that prints."""
+
+import logging
+import os
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console as Screen
+
+from vlm_rl import __version__
+from vlm_rl.config import SftConfig, TrainConfig
+from vlm_rl.errors import UserError
+from vlm_rl.loading import load
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="Train vision-language models with rewards that question their reasoning, and measure what training did.\n\n"
+    "Start with: vlm-rl train configs/quickstart.yaml",
+)
+data_app = typer.Typer(no_args_is_help=True, help="Look at data before training on it.")
+app.add_typer(data_app, name="data")
+
+ConfigPath = Annotated[str, typer.Argument(metavar="CONFIG", help="a YAML file, for instance configs/quickstart.yaml")]
+Overrides = Annotated[list[str] | None, typer.Argument(metavar="[KEY.SUB=VALUE]...", help="config values to replace, for instance seed=1")]
+
+
+@app.command()
+def train(config: ConfigPath, overrides: Overrides = None) -> None:
+    """Train a policy with GRPO. The same command on the same run_dir resumes from the newest whole checkpoint.
+
+    Example: vlm-rl train configs/quickstart.yaml run_dir=runs/mine seed=1 data.name=jsonl data.path=rows.jsonl
+    """
+    checked = load(TrainConfig, config, overrides or [])
+    from vlm_rl.cli_train import train as run
+
+    run(checked)
+
+
+@app.command()
+def sft(config: ConfigPath, overrides: Overrides = None) -> None:
+    """Fine-tune on rows with a 'response': warm starts and demonstrations. Resumes like train.
+
+    Example: vlm-rl sft configs/lab/warm_start.yaml run_dir=runs/warm
+    """
+    checked = load(SftConfig, config, overrides or [])
+    from vlm_rl.cli_sft import sft as run
+
+    run(checked)
+
+
+@app.command()
+def report(run_dir: Annotated[Path, typer.Argument(help="the directory of a run")]) -> None:
+    """Write report.html of a run again, finished or not."""
+    if not (run_dir / "config.yaml").exists():
+        raise UserError(f"{run_dir} is not a run directory: it holds no config.yaml")
+    from eval.report import write_report
+
+    print(write_report(run_dir))
+
+
+@data_app.command()
+def check(config: ConfigPath, overrides: Overrides = None) -> None:
+    """Try every row of a train config's data: media decode, an answer is there, its own verifier accepts it. Exits with 1 on bad rows."""
+    checked = load(TrainConfig, config, overrides or [])
+    from vlm_rl.cli_data import check as run
+
+    raise typer.Exit(run(checked))
+
+
+@app.command()
+def version() -> None:
+    """Print the version."""
+    print(f"vlm-rl {__version__}")
+
+
+def main() -> None:
+    """Run a command; what the user can mend is printed without a traceback (exit 2), Ctrl-C says how to go on (exit 130)."""
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
+    for chatty in ("httpx", "matplotlib", "absl"):
+        logging.getLogger(chatty).setLevel(logging.WARNING)
+    sys.path.insert(0, os.getcwd())  # rewards named module:Name may lie beside the user's config
+    try:
+        app()
+    except UserError as error:
+        Screen(stderr=True, soft_wrap=True).print(f"error: {error}", style="red", markup=False, highlight=False)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        Screen(stderr=True).print("stopped; the same command goes on from the newest checkpoint", markup=False)
+        sys.exit(130)

@@ -1,0 +1,126 @@
+"""Parts that `train`, `sft` and `data check` put together in the same way: rows, chat, checks, evaluation. Composition only, no logic."""
+
+import resource
+import sys
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from data import Rows, Subset, load_rows, seeded_order
+from data.check import check_rows
+from data.media import decode_image, thumbnail_png
+from data.split import hold_out, overlap
+from data.templates import render
+from data.views import blank
+from eval import runner
+from rewards import grading
+from vlm_rl import checkpoint, models
+from vlm_rl.asking import Asker
+from vlm_rl.chat import Chat
+from vlm_rl.config import DataConfig, EvalSection, RolloutConfig, SftConfig, TrainConfig
+from vlm_rl.console import Console
+from vlm_rl.errors import RowError, UserError
+from vlm_rl.tracker import Tracker
+from vlm_rl.types import Record, Sample
+
+HELD_OUT_SHARE = 0.1
+
+
+@dataclass(frozen=True)
+class Splits:
+    """Rows to train on and rows never trained on."""
+
+    train: Rows
+    held_out: Rows
+
+
+def open_rows(config: TrainConfig | SftConfig) -> Splits:
+    """`data` and `eval_data`, or a held-out tenth of `data` disjoint by media. Raises UserError when a held-out picture is trained on."""
+    rows = load_rows(config.data)
+    if config.eval_data is None:
+        train, held_out = hold_out(rows, HELD_OUT_SHARE, config.data.seed)
+        return Splits(train, first(held_out, config.eval.questions, config.data.seed))
+    held_out = first(load_rows(config.eval_data), config.eval.questions, config.eval_data.seed)
+    if shared := overlap(rows, held_out):
+        raise UserError(
+            f"{len(shared)} held-out rows show pictures that are trained on (the first: {', '.join(shared[:3])}); "
+            "remove them from eval_data, or leave eval_data out and a disjoint tenth is held out"
+        )
+    return Splits(rows, held_out)
+
+
+def first(rows: Rows, count: int, seed: int) -> Rows:
+    """A subset drawn by `seed`, the same for every run on the same rows."""
+    return rows if count >= len(rows) else Subset(rows, sorted(seeded_order(len(rows), seed)[:count].tolist()))
+
+
+def check_used(rows: Rows, used: Iterable[int], data: DataConfig, console: Console) -> int:
+    """Try every row that will be met. With on_bad_row: error any bad one stops; with skip they are counted and met again at run time."""
+    chosen = Subset(rows, sorted(set(used)))
+    errors = check_rows(chosen, grading.gold_problem, lambda done, total: console.phase("checking rows", done, total))
+    if errors and data.on_bad_row == "error":
+        shown = "\n".join(f"  {error}" for error in errors[:10])
+        raise UserError(
+            f"{len(errors)} of the {len(chosen)} rows that would be used are bad:\n{shown}\n"
+            "mend them (vlm-rl data check CONFIG lists all), or write data.on_bad_row=skip"
+        )
+    if errors:
+        console.message(f"{len(errors)} bad rows will be skipped, the first: {errors[0]}")
+    return len(errors)
+
+
+def make_chat(config: TrainConfig | SftConfig, texts: Iterable[str] = (), checkpoint_path: Path | None = None) -> Chat:
+    model = config.model
+    if checkpoint_path is not None:
+        model = model.model_copy(update={"path": str(checkpoint_path), "scratch": None})
+    return Chat(models.load_processor(model, texts), config.model, render(config.data.template), decode_image)
+
+
+def resume_point(run_dir: Path) -> tuple[Path | None, int]:
+    """The newest whole checkpoint and its step, or (None, 0)."""
+    newest = checkpoint.newest(run_dir / "checkpoints")
+    return newest, int(newest.name.removeprefix("step_")) if newest else 0
+
+
+def evaluate(rows: Sequence[Sample], ask: Asker, settings: EvalSection, rollout: RolloutConfig, full: bool) -> list[Record]:
+    """Greedy answers on clean rows; in full also samples, and the blank-picture control."""
+    conditions = {runner.CLEAN: runner.unchanged}
+    if full and settings.blank_control and any(row.media for row in rows):
+        conditions["blank"] = blank
+    plan = runner.Plan(settings.samples if full else 0, rollout.max_new_tokens, rollout.temperature, rollout.stop)
+    return runner.evaluate(rows, conditions, plan, ask)
+
+
+def shares(records: Sequence[Record]) -> dict[str, float]:
+    """Metrics of a greedy evaluation in training."""
+    clean = [r for r in records if r.condition == runner.CLEAN and r.mode == "greedy"]
+    return {
+        "eval/accuracy": sum(r.correct for r in clean) / len(clean),
+        "eval/wellformed": sum(r.wellformed for r in clean) / len(clean),
+    }
+
+
+def keep_pictures(tracker: Tracker, samples: Iterable[Sample]) -> None:
+    """Thumbnails for the report."""
+    for sample in samples:
+        for media in sample.media:
+            if media.kind == "image":
+                tracker.save_media(media.id, thumbnail_png(decode_image(media, sample.id)))
+
+
+def bounded_skips(limit: int) -> Callable[[RowError], None]:
+    """What to do about a bad row met at run time: count it, and stop after `limit`."""
+    met: set[str] = set()
+
+    def skip(error: RowError) -> None:
+        met.add(error.row_id)
+        if len(met) > limit:
+            raise UserError(f"more than guards.bad_row_limit={limit} bad rows were met; the last: {error}")
+
+    return skip
+
+
+def peak_memory() -> dict[str, float]:
+    """Largest resident size of this process so far, in GB."""
+    unit = 1 if sys.platform == "darwin" else 1024
+    return {"system/peak_memory_gb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e9}

@@ -1,0 +1,76 @@
+"""Loading and saving models with their tokenizer and processor, which are one artefact: a fingerprint of vocabulary and template travels in
+the model's config and is checked at load."""
+
+import logging
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+
+from vlm_rl import small
+from vlm_rl.chat import Chat
+from vlm_rl.config import ModelConfig, project_path
+from vlm_rl.errors import UserError
+
+log = logging.getLogger(__name__)
+FINGERPRINT = "vlm_rl_tokenizer"
+
+
+def device_of(config: ModelConfig) -> str:
+    if config.device != "auto":
+        return config.device
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def load_processor(config: ModelConfig, texts: Iterable[str] = ()) -> Any:
+    """The processor at `model.path`, or for `model.scratch` a small one whose tokenizer is trained on `texts`."""
+    if config.scratch:
+        return small.make_processor(config.scratch, small.train_tokenizer(texts, config.scratch.vocab_size))
+    source = _source(config)
+    try:
+        return transformers.AutoProcessor.from_pretrained(source)
+    except (OSError, ValueError) as error:
+        raise UserError(f"model.path={config.path}: no processor could be loaded from {source}: {_first_line(error)}") from None
+
+
+def load_model(config: ModelConfig, chat: Chat, path: str | Path | None = None, seed: int = 0) -> Any:
+    """The model at `path` (a checkpoint of this run), else at `model.path`, else a random one of `model.scratch`'s sizes."""
+    dtype = getattr(torch, config.dtype)
+    if config.scratch and path is None:
+        model = small.make_model(config.scratch, chat.tokenizer, seed).to(dtype)
+    else:
+        source = path or _source(config)
+        try:
+            model = transformers.AutoModelForImageTextToText.from_pretrained(source, dtype=dtype)
+        except (OSError, ValueError) as error:
+            raise UserError(f"model.path={config.path}: no model could be loaded from {source}: {_first_line(error)}") from None
+    saved = getattr(model.config, FINGERPRINT, None)
+    if saved not in (None, chat.fingerprint):
+        raise UserError(
+            f"the weights at {path or config.path} were made with another tokenizer or chat template (fingerprint {saved}, found "
+            f"{chat.fingerprint}); keep the files of one model directory together"
+        )
+    return model.to(device_of(config))
+
+
+def save_model(directory: Path, model: Any, chat: Chat) -> None:
+    """One Hugging Face directory that `from_pretrained` and vLLM load: weights, tokenizer, processor, chat template."""
+    setattr(model.config, FINGERPRINT, chat.fingerprint)
+    model.save_pretrained(directory)
+    chat.processor.save_pretrained(directory)
+
+
+def _source(config: ModelConfig) -> str:
+    """A local directory when there is one; anything else is left to the hub."""
+    local = project_path(str(config.path))
+    if local.exists():
+        return str(local)
+    if str(config.path).startswith((".", "/", "~")) or str(config.path).count("/") != 1:
+        raise UserError(f"model.path={config.path}: there is no such directory, and it is no hub id of the form owner/name")
+    return str(config.path)
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().split("\n")[0]

@@ -1,0 +1,121 @@
+"""The training loop. It knows rewards, data and evaluation only as the functions it is handed; no reward's or paper's name stands here."""
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from vlm_rl.engine.base import Engine, GenerateRequest
+from vlm_rl.errors import UserError
+from vlm_rl.seeds import stable_hash
+from vlm_rl.types import Group, Prompt, Query, Reply, Rollout, Sampling, ScoredGroup
+
+Metrics = dict[str, float]
+
+
+class Rewarder(Protocol):
+    """What scores groups: rewards.mixture.Mixture, or anything alike."""
+
+    def score(
+        self, groups: Sequence[Group], step: int, ask: Callable[[Sequence[Query]], Sequence[Reply]]
+    ) -> list[ScoredGroup]: ...
+
+    def metrics(self, scored: Sequence[ScoredGroup]) -> Metrics: ...
+
+
+@dataclass(frozen=True)
+class Hooks:
+    """What happens around a step, put together by the command: each may be called with a step that was done before (after a resume)."""
+
+    log: Callable[[int, Mapping[str, float], Sequence[ScoredGroup]], None]
+    evaluate: Callable[[int], Metrics]
+    save: Callable[[int], None]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Seeds and limits of a run. Steps are counted from 1; `parity_limit` is checked on step 1 and every `parity_every`."""
+
+    seed: int
+    steps: int
+    group_size: int
+    sampling: Sampling
+    parity_every: int
+    parity_limit: float
+
+
+@dataclass
+class Trainer:
+    """prompts(step) gives the step's prompts; update(scored, step) makes one optimiser step and returns its metrics."""
+
+    plan: Plan
+    prompts: Callable[[int], list[Prompt]]
+    engine: Engine
+    ask: Callable[[Sequence[Query]], Sequence[Reply]]
+    rewarder: Rewarder
+    update: Callable[[Sequence[ScoredGroup], int], Metrics]
+    hooks: Hooks
+
+    def run(self, done: int = 0) -> None:
+        """Train from step `done` + 1 to the plan's end."""
+        for step in range(done + 1, self.plan.steps + 1):
+            clock = Clock()
+            groups = self.rollout(self.prompts(step), step)
+            clock.lap("time/generate")
+            scored = self.rewarder.score(groups, step - 1, self.ask)
+            clock.lap("time/score")
+            metrics = self.update(scored, step - 1)
+            clock.lap("time/update")
+            self.check_parity(step, metrics)
+            metrics |= self.rewarder.metrics(scored) | rollout_metrics(groups)
+            metrics |= self.hooks.evaluate(step)
+            clock.lap("time/evaluate")
+            self.hooks.log(step, metrics | clock.laps, scored)
+            self.hooks.save(step)
+
+    def rollout(self, prompts: Sequence[Prompt], step: int) -> list[Group]:
+        """One group per prompt; every draw derives from (run seed, step, sample id, rollout index)."""
+        seeds = [stable_hash(self.plan.seed, step, prompt.sample.id) for prompt in prompts]
+        each = [tuple(stable_hash(seed, i) for i in range(self.plan.group_size)) for seed in seeds]
+        requests = [GenerateRequest(p, self.plan.sampling, s) for p, s in zip(prompts, each, strict=True)]
+        groups = []
+        for request, seed, completions in zip(requests, seeds, self.engine.generate(requests), strict=True):
+            rollouts = tuple(Rollout(i, s, c) for i, (s, c) in enumerate(zip(request.seeds, completions, strict=True)))
+            groups.append(Group(request.prompt, rollouts, seed))
+        return groups
+
+    def check_parity(self, step: int, metrics: Mapping[str, float]) -> None:
+        gap = metrics["guard/logprob_diff"]
+        if (step == 1 or step % self.plan.parity_every == 0) and gap > self.plan.parity_limit:
+            raise UserError(
+                f"step {step}: engine and trainer disagree about the same tokens and pictures by {gap:.4f} nats per token on average "
+                f"(largest {metrics['guard/logprob_diff_max']:.4f}, limit guards.parity_limit={self.plan.parity_limit}). The policy that "
+                "is sampled is not the one that is trained: stale weights, another temperature or dtype, or other pixels."
+            )
+
+
+class Clock:
+    """Seconds between laps, by name."""
+
+    def __init__(self) -> None:
+        self.laps: Metrics = {}
+        self._last = time.perf_counter()
+
+    def lap(self, name: str) -> None:
+        now = time.perf_counter()
+        self.laps[name], self._last = now - self._last, now
+
+
+def rollout_metrics(groups: Sequence[Group]) -> Metrics:
+    """Lengths in generated tokens, and the share cut off at the limit."""
+    completions = [r.completion for g in groups for r in g.rollouts]
+    lengths = [len(c.token_ids) for c in completions]
+    return {
+        "rollout/length": sum(lengths) / len(lengths),
+        "rollout/length_max": float(max(lengths)),
+        "rollout/truncated": sum(c.finish == "length" for c in completions) / len(lengths),
+        "rollout/prompts": float(len(groups)),
+        "rollout/prompt_length": sum(len(g.prompt.expanded_ids) for g in groups) / len(groups),
+    }
+
+
