@@ -1,0 +1,81 @@
+"""Group-relative advantages against published numbers, and the laws they keep."""
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from vlm_rl.algo.advantages import ADVANTAGES, group_mean, group_std, has_spread, leave_one_out
+from vlm_rl.errors import UserError
+
+GROUPS = st.lists(st.integers(-40, 40).map(lambda n: n / 8), min_size=2, max_size=16)
+
+
+@pytest.mark.parametrize(
+    ("name", "totals", "eps", "expected"),
+    [
+        ("group_std", [1, 0, 0, 1], 1e-4, [0.8659, -0.8659, -0.8659, 0.8659]),
+        ("group_std", [1, 0, 0, 0], 1e-4, [1.4997, -0.4999, -0.4999, -0.4999]),
+        ("group_std", [1.27, 1.21, 0.12, 0.06], 1e-6, [0.909970, 0.819725, -0.819725, -0.909970]),
+        ("group_std", [1.27, 1.27, 1.27, 1.09], 1e-6, [0.499994, 0.499994, 0.499994, -1.499983]),
+        ("group_std", [1, 0], 0.0, [0.7071, -0.7071]),
+        ("group_mean", [1, 0, 0, 0], 1e-4, [0.75, -0.25, -0.25, -0.25]),
+        ("group_mean", [2, 2, 0.75, -0.375], 1e-4, [0.90625, 0.90625, -0.34375, -1.46875]),
+        ("leave_one_out", [1, 0, 0, 0], 1e-4, [1.0, -0.3333, -0.3333, -0.3333]),
+    ],
+)
+def test_published_numbers(name: str, totals: list[float], eps: float, expected: list[float]) -> None:
+    found = ADVANTAGES[name](torch.tensor(totals, dtype=torch.float64), eps)
+    assert found.tolist() == pytest.approx(expected, abs=5.1e-5 if eps != 1e-6 else 1e-6)
+
+
+@pytest.mark.parametrize("name", ADVANTAGES)
+@pytest.mark.parametrize("eps", [1e-4, 0.0])
+@pytest.mark.parametrize("value", [0.7, 0.0, -3.3, 1e6])
+def test_a_constant_group_is_exactly_zero(name: str, eps: float, value: float) -> None:
+    assert ADVANTAGES[name](torch.tensor([value] * 8), eps).tolist() == [0.0] * 8
+
+
+def test_sums_that_differ_by_rounding_only_are_constant() -> None:
+    totals_G = torch.tensor([0.1 + 0.2, 0.3], dtype=torch.float64)
+    assert totals_G[0] != totals_G[1]
+    assert not has_spread(totals_G)
+    assert group_std(totals_G, 0.0).tolist() == [0.0, 0.0]
+
+
+def test_a_nan_total_does_not_vanish() -> None:
+    assert group_std(torch.tensor([1.0, float("nan"), 0.0]), 1e-4).isnan().all()
+
+
+@pytest.mark.parametrize("name", ADVANTAGES)
+def test_a_group_of_one_is_refused(name: str) -> None:
+    with pytest.raises(UserError, match="group_size"):
+        ADVANTAGES[name](torch.tensor([1.0]), 1e-4)
+
+
+@given(GROUPS, st.integers(0, 99))
+def test_they_sum_to_zero_and_follow_a_permutation(totals: list[float], seed: int) -> None:
+    order = torch.randperm(len(totals), generator=torch.Generator().manual_seed(seed))
+    totals_G = torch.tensor(totals, dtype=torch.float64)
+    for function in ADVANTAGES.values():
+        advantages_G = function(totals_G, 1e-4)
+        assert float(advantages_G.sum()) == pytest.approx(0.0, abs=1e-9)
+        assert function(totals_G[order], 1e-4).tolist() == pytest.approx(advantages_G[order].tolist(), abs=1e-9)
+
+
+@given(GROUPS, st.floats(-5, 5), st.floats(0.1, 5))
+def test_group_std_ignores_shift_and_scale(totals: list[float], shift: float, scale: float) -> None:
+    totals_G = torch.tensor(totals, dtype=torch.float64)
+    assert group_std(totals_G * scale + shift, 0.0).tolist() == pytest.approx(group_std(totals_G, 0.0).tolist(), abs=1e-9)
+
+
+@given(GROUPS)
+def test_leave_one_out_is_the_mean_of_the_others_subtracted(totals: list[float]) -> None:
+    slow = [r - sum(totals[:i] + totals[i + 1 :]) / (len(totals) - 1) for i, r in enumerate(totals)]
+    assert leave_one_out(torch.tensor(totals, dtype=torch.float64), 1.0).tolist() == pytest.approx(slow, abs=1e-9)
+
+
+@given(GROUPS)
+def test_group_mean_does_not_depend_on_eps(totals: list[float]) -> None:
+    totals_G = torch.tensor(totals)
+    assert group_mean(totals_G, 0.0).equal(group_mean(totals_G, 9.0))

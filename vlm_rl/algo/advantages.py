@@ -1,0 +1,57 @@
+"""Group-relative advantages: the totals of one group's rollouts in, one advantage per rollout out.
+
+Which groups are dropped, and how several rewards become one total, is decided elsewhere. Suffix: _G one entry per rollout of the group.
+"""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from vlm_rl.errors import UserError
+
+
+def group_std(totals_G: Tensor, eps: float) -> Tensor:
+    """A_i = (R_i - mean(R)) / (std(R) + eps), std with G - 1 in its denominator. GRPO, arXiv 2402.03300.
+
+    Deviation: a group without spread gets exactly 0, where the bare formula divides rounding residue by eps.
+    Raises UserError for a group of one.
+    """
+    centred_G = group_mean(totals_G, eps)
+    return centred_G / (totals_G.std() + eps) if has_spread(totals_G) else centred_G
+
+
+def group_mean(totals_G: Tensor, eps: float) -> Tensor:
+    """A_i = R_i - mean(R). Dr. GRPO, arXiv 2503.20783; HARMO, arXiv 2510.05283. `eps` is not used.
+
+    Deviation: a group without spread gets exactly 0. Raises UserError for a group of one.
+    """
+    return totals_G - totals_G.mean() if has_spread(totals_G) else torch.zeros_like(totals_G)
+
+
+def leave_one_out(totals_G: Tensor, eps: float) -> Tensor:
+    """A_i = R_i - mean(R_j, j != i) = G / (G - 1) * (R_i - mean(R)). RLOO, arXiv 2402.14740. `eps` is not used.
+
+    Deviations: a group without spread gets exactly 0; the KL term is not part of the reward. Raises UserError for a group of one.
+    """
+    size = totals_G.numel()
+    return group_mean(totals_G, eps) * (size / max(size - 1, 1))
+
+
+def has_spread(totals_G: Tensor) -> bool:
+    """Whether the totals differ by more than rounding: equal sums added up in another order are no signal.
+
+    Raises UserError for a group of one.
+    """
+    if totals_G.numel() < 2:
+        raise UserError("a group of one rollout has no group-relative advantage; set rollout.group_size to 2 or more")
+    rounding = 4 * torch.finfo(totals_G.dtype).eps * totals_G.abs().max()
+    # Negated, so that a NaN total counts as spread and shows up in the loss instead of vanishing as 0.
+    return not bool(totals_G.max() - totals_G.min() <= rounding)
+
+
+ADVANTAGES: dict[str, Callable[[Tensor, float], Tensor]] = {
+    "group_std": group_std,
+    "group_mean": group_mean,
+    "leave_one_out": leave_one_out,
+}
