@@ -1,0 +1,167 @@
+"""Ask a set of questions under several conditions, grade the answers, store them.
+
+Holds no model: `ask` answers all queries of an evaluation in one call. What the numbers mean is `eval.summary`'s work.
+"""
+
+import dataclasses
+import json
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rewards import grading, response
+from vlm_rl.errors import RowError, UserError
+from vlm_rl.seeds import stable_hash
+from vlm_rl.types import Generate, Query, Record, Reply, Sample, Sampling
+
+CLEAN = "clean"
+Condition = Callable[[Sample], Sample]
+Ask = Callable[[Sequence[Query]], Sequence[Reply]]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How each question is asked. Plan(samples=8, max_new_tokens=64, temperature=1.0, stop=("</answer>",), seed=0)
+
+    One greedy answer per condition; the clean condition also gets `samples` answers drawn at `temperature`.
+    """
+
+    samples: int
+    max_new_tokens: int
+    temperature: float = 1.0
+    stop: tuple[str, ...] = ()
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """One planned answer: `row_id` as in the data, `shown` the sample as the condition made it."""
+
+    row_id: str
+    condition: str
+    mode: str
+    index: int
+    shown: Sample
+
+
+def unchanged(sample: Sample) -> Sample:
+    """The clean condition: evaluate(rows, {"clean": unchanged, "blank": blank}, ...)"""
+    return sample
+
+
+def evaluate(rows: Sequence[Sample], conditions: Mapping[str, Condition], plan: Plan, ask: Ask) -> list[Record]:
+    """Ask every row under every condition and grade the answers; one Record per answer, in the order asked.
+
+    All queries go to "policy" through one `ask` call, those about one sample as one condition shows it side by side, so that the asker can
+    share their prompt. A draw's seed depends on the plan's seed, the row's id, the condition and the draw's index, not on what else is
+    asked. Raises RowError naming the row for a repeated id, an unreadable medium, or a question left without an answer: no item is ever
+    dropped.
+    """
+    repeated = _first_repeated([row.id for row in rows])
+    if repeated is not None:
+        raise RowError(repeated, "another row has the same id; evaluation pairs answers by id, so give each row its own")
+    asked = [item for row in rows for name, change in conditions.items() for item in _questions(row, name, change, plan)]
+    replies = ask([_query(item, plan) for item in asked])
+    failures = [(item, reply.error) for item, reply in zip(asked, replies, strict=True) if reply.error is not None]
+    if failures:
+        item, error = failures[0]
+        more = f"; {len(failures)} of {len(asked)} questions failed" if len(failures) > 1 else ""
+        raise RowError(item.row_id, f"no answer in condition '{item.condition}' ({item.mode} {item.index}): {error}{more}")
+    return [_record(item, reply) for item, reply in zip(asked, replies, strict=True)]
+
+
+def _first_repeated(ids: Sequence[str]) -> str | None:
+    seen: set[str] = set()
+    return next((i for i in ids if i in seen or seen.add(i)), None)
+
+
+def _questions(row: Sample, name: str, change: Condition, plan: Plan) -> list[_Asked]:
+    try:
+        shown = change(row)
+    except OSError as error:
+        raise RowError(row.id, f"condition '{name}' cannot read its media: {error}") from error
+    draws = plan.samples if name == CLEAN else 0
+    return [_Asked(row.id, name, "greedy", 0, shown), *(_Asked(row.id, name, "sample", i, shown) for i in range(draws))]
+
+
+def _query(item: _Asked, plan: Plan) -> Generate:
+    temperature = 0.0 if item.mode == "greedy" else plan.temperature
+    seed = stable_hash(plan.seed, item.row_id, item.condition, item.index)
+    return Generate("policy", item.shown, Sampling(plan.max_new_tokens, temperature, plan.stop), seed=seed)
+
+
+def _record(item: _Asked, reply: Reply) -> Record:
+    sample = item.shown
+    parsed = response.parse(reply.text)
+    try:
+        media_ids = tuple(medium.id for medium in sample.media)
+    except OSError as error:
+        raise RowError(item.row_id, f"a medium cannot be read: {error}") from error
+    return Record(
+        sample_id=item.row_id,
+        condition=item.condition,
+        mode=item.mode,
+        index=item.index,
+        question=sample.question,
+        options=sample.options,
+        gold=sample.answer,
+        kind=sample.kind,
+        media_ids=media_ids,
+        completion=reply.text,
+        answer=parsed.answer,
+        correct=grading.is_correct(sample, parsed.answer),
+        wellformed=parsed.wellformed,
+        finish=reply.finish,
+    )
+
+
+def save_records(path: Path, records: Sequence[Record]) -> None:
+    """Write one JSON object per line, aside and then renamed: a killed run leaves the old file or the new one, never half of one."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    aside = path.with_name(path.name + ".part")
+    with aside.open("w", encoding="utf-8") as file:
+        file.writelines(json.dumps(dataclasses.asdict(record)) + "\n" for record in records)
+        file.flush()
+        os.fsync(file.fileno())
+    aside.replace(path)
+
+
+def load_records(path: Path) -> list[Record]:
+    """The records of `save_records`. Raises UserError naming the file and line of anything else."""
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{path}: records cannot be read: {error}") from None
+    records = []
+    for number, line in enumerate(lines, start=1):
+        try:
+            records.append(record_from(json.loads(line)))
+        except (ValueError, RecursionError) as error:
+            raise UserError(f"{path}, line {number}: not an evaluation record: {error}") from None
+    return records
+
+
+_TEXTS = ("sample_id", "condition", "mode", "question", "gold", "kind", "completion", "finish")
+_LISTS = ("options", "media_ids")
+
+
+def record_from(tree: Any) -> Record:
+    """A Record from its JSON object. Raises ValueError naming the field that is missing or of the wrong type."""
+    if not isinstance(tree, dict):
+        raise ValueError("not a JSON object")
+    names = {field.name for field in dataclasses.fields(Record)}
+    if set(tree) != names:
+        raise ValueError(f"fields missing: {sorted(names - set(tree))}, unknown: {sorted(set(tree) - names)}")
+    right = {
+        **{name: isinstance(tree[name], str) for name in _TEXTS},
+        **{name: isinstance(tree[name], list) and all(isinstance(x, str) for x in tree[name]) for name in _LISTS},
+        **{name: isinstance(tree[name], bool) for name in ("correct", "wellformed")},
+        "index": isinstance(tree["index"], int),
+        "answer": tree["answer"] is None or isinstance(tree["answer"], str),
+    }
+    wrong = [name for name, good in right.items() if not good]
+    if wrong:
+        raise ValueError(f"field '{wrong[0]}' has the wrong type")
+    return Record(**{**tree, **{name: tuple(tree[name]) for name in _LISTS}})
