@@ -1,7 +1,7 @@
 """The one place where questions meet engines: one batched call per target and round, a judge's outage handled here and nowhere else."""
 
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from itertools import groupby
 
 from vlm_rl.chat import Chat
@@ -20,33 +20,36 @@ class Asker:
         self.calls: dict[str, int] = dict.fromkeys(engines, 0)
 
     def __call__(self, queries: Sequence[Query]) -> list[Reply]:
-        replies: list[Reply] = [Reply()] * len(queries)
-        for kind in (Generate, Score):
-            chosen = [i for i, query in enumerate(queries) if isinstance(query, kind)]
-            for target in dict.fromkeys(queries[i].target for i in chosen):
-                if target not in self.engines:
-                    raise unknown("target of a question", target, self.engines)
-                index = [i for i in chosen if queries[i].target == target]
-                answers = self._generate if kind is Generate else self._score
-                for i, reply in zip(index, answers(target, [queries[i] for i in index]), strict=True):
-                    replies[i] = reply
-        return replies
+        replies: dict[int, Reply] = {}
+        for target in dict.fromkeys(query.target for query in queries):
+            if target not in self.engines:
+                raise unknown("target of a question", target, self.engines)
+            generate = {i: q for i, q in enumerate(queries) if q.target == target and isinstance(q, Generate)}
+            score = {i: q for i, q in enumerate(queries) if q.target == target and isinstance(q, Score)}
+            for asked, answers in (
+                (generate, self._generate(target, [*generate.values()])),
+                (score, self._score(target, [*score.values()])),
+            ):
+                replies |= dict(zip(asked, answers, strict=True))
+        return [replies[i] for i in range(len(queries))]
 
-    def _generate(self, target: str, queries: list[Generate]) -> Iterator[Reply]:
+    def _generate(self, target: str, queries: list[Generate]) -> list[Reply]:
         """Queries about one sample object share its prompt; neighbours that differ only in their seed share one request."""
-        shared = [(key, list(same)) for key, same in groupby(queries, key=lambda q: (id(q.sample), q.prefill, q.sampling))]
         asked = {(id(q.sample), q.prefill): q for q in queries}
         rendered = {key: self.chat.prompt(q.sample, q.prefill) for key, q in asked.items()}
         requests = [
-            GenerateRequest(rendered[sample, prefill], sampling, tuple(q.seed for q in same)) for (sample, prefill, sampling), same in shared
+            GenerateRequest(rendered[sample, prefill], sampling, tuple(q.seed for q in same))
+            for (sample, prefill, sampling), same in groupby(queries, key=lambda q: (id(q.sample), q.prefill, q.sampling))
         ]
+        if not requests:
+            return []
         self.calls[target] += 1
-        for completions in self.engines[target].generate(requests, self.progress):
-            for completion in completions:
-                yield Reply(completion.text, completion.logprobs, completion.finish)
+        written = self.engines[target].generate(requests, self.progress)
+        return [Reply(c.text, c.logprobs, c.finish) for completions in written for c in completions]
 
-    def _score(self, target: str, queries: list[Score]) -> Iterator[Reply]:
+    def _score(self, target: str, queries: list[Score]) -> list[Reply]:
         requests = [ScoreRequest(self.chat.prompt(q.sample, q.prefill), self.chat.ids_of(q.continuation)) for q in queries]
+        if not requests:
+            return []
         self.calls[target] += 1
-        for query, logprobs in zip(queries, self.engines[target].score(requests), strict=True):
-            yield Reply(query.continuation, logprobs)
+        return [Reply(q.continuation, logprobs) for q, logprobs in zip(queries, self.engines[target].score(requests), strict=True)]

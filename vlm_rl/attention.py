@@ -98,9 +98,7 @@ def shared_prefix_attention(
     grouped = q.shape[1] != k.shape[1]
     k_p, v_p = (x[where.prompt_NP].transpose(1, 2) for x in (k, v))  # (N, H_kv, P, D)
     k_r, v_r = (x[where.completion_MR].transpose(1, 2) for x in (k, v))
-    out_p = scaled_dot_product_attention(
-        q[where.prompt_NP].transpose(1, 2), k_p, v_p, is_causal=True, scale=scaling, enable_gqa=grouped
-    )
+    out_p = scaled_dot_product_attention(q[where.prompt_NP].transpose(1, 2), k_p, v_p, is_causal=True, scale=scaling, enable_gqa=grouped)
     out_r = scaled_dot_product_attention(
         q[where.completion_MR].transpose(1, 2),
         torch.cat([k_p[where.group_M], k_r], dim=2),

@@ -12,7 +12,8 @@ from data.media import decode_image, thumbnail_png
 from data.split import hold_out, overlap
 from data.templates import render
 from data.views import blank
-from eval import runner
+from eval.runner import CLEAN, Plan, unchanged
+from eval.runner import evaluate as ask_all
 from rewards import grading
 from vlm_rl import checkpoint, models
 from vlm_rl.asking import Asker
@@ -84,16 +85,16 @@ def resume_point(run_dir: Path) -> tuple[Path | None, int]:
 
 def evaluate(rows: Sequence[Sample], ask: Asker, settings: EvalSection, rollout: RolloutConfig, full: bool) -> list[Record]:
     """Greedy answers on clean rows; in full also samples, and the blank-picture control."""
-    conditions = {runner.CLEAN: runner.unchanged}
+    conditions = {CLEAN: unchanged}
     if full and settings.blank_control and any(row.media for row in rows):
         conditions["blank"] = blank
-    plan = runner.Plan(settings.samples if full else 0, rollout.max_new_tokens, rollout.temperature, rollout.stop)
-    return runner.evaluate(rows, conditions, plan, ask)
+    plan = Plan(settings.samples if full else 0, rollout.max_new_tokens, rollout.temperature, rollout.stop)
+    return ask_all(rows, conditions, plan, ask)
 
 
 def shares(records: Sequence[Record]) -> dict[str, float]:
     """Metrics of a greedy evaluation in training."""
-    clean = [r for r in records if r.condition == runner.CLEAN and r.mode == "greedy"]
+    clean = [r for r in records if r.condition == CLEAN and r.mode == "greedy"]
     return {
         "eval/accuracy": sum(r.correct for r in clean) / len(clean),
         "eval/wellformed": sum(r.wellformed for r in clean) / len(clean),

@@ -10,7 +10,7 @@ from typing import Any
 from data import Rows, Subset
 from data.sampler import Sampler
 from data.templates import render
-from eval import runner
+from eval.runner import save_records
 from vlm_rl import checkpoint, cli_parts, models, rundir
 from vlm_rl.asking import Asker
 from vlm_rl.config import SftConfig
@@ -53,7 +53,7 @@ class Run:
         cli_parts.check_used(self.splits.train, used, self.config.data, self.console)
         self.trainer.run(self.done)
         records = cli_parts.evaluate(self.splits.held_out, self.ask, self.config.eval, self.config.rollout, full=True)
-        runner.save_records(self.run_dir / "eval" / "after.jsonl", records)
+        save_records(self.run_dir / "eval" / "after.jsonl", records)
         self.tracker.close()
         blank = [r.correct for r in records if r.condition == "blank"]
         control = {"eval/blank": sum(blank) / len(blank)} if blank else {}

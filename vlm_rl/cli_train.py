@@ -1,4 +1,4 @@
-"""`vlm-rl train`: the composition root of training. Puts data, rewards, engine, trainer and evaluation together; computes nothing itself."""
+"""`vlm-rl train`: puts data, rewards, engine, trainer and evaluation together; computes nothing itself."""
 
 import time
 from collections.abc import Mapping, Sequence
@@ -8,7 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from data.sampler import Sampler
-from eval import report, runner, summary
+from eval.report import write_report
+from eval.runner import load_records, save_records
+from eval.summary import compare, in_words
 from rewards.mixture import Mixture
 from vlm_rl import checkpoint, cli_parts, models, rundir, update
 from vlm_rl.asking import Asker
@@ -58,10 +60,10 @@ class Run:
         after = self.evaluation("after")
         self.tracker.close()
         seconds = {"time/total": time.perf_counter() - started + rundir.read_summary(self.run_dir).get("time/total", 0.0)}
-        facts = summary.compare(before, after) | rundir.machine() | seconds | {"run/finished": True, "run/steps": self.config.train.steps}
+        facts = compare(before, after) | rundir.machine() | seconds | {"run/finished": True, "run/steps": self.config.train.steps}
         rundir.write_json(self.run_dir / "summary.json", facts)
-        written = report.write_report(self.run_dir)
-        self.console.message(summary.in_words(facts))
+        written = write_report(self.run_dir)
+        self.console.message(in_words(facts))
         self.console.message(f"report: {written}\nmodel:  {self.run_dir / 'checkpoints' / f'step_{self.config.train.steps}'}")
 
     @cached_property
@@ -146,14 +148,14 @@ class Run:
         """The full evaluation before or after training, kept on disk so that a resumed run does not repeat it."""
         path = self.run_dir / "eval" / f"{when}.jsonl"
         if path.exists():
-            return runner.load_records(path)
+            return load_records(path)
         if when == "before" and self.done:
-            raise UserError(f"{path} is missing although {self.done} steps are done; the start can no longer be measured: write run_dir=OTHER")
-        ask = Asker(
-            {"policy": self.engine}, self.chat, lambda done, total: self.console.phase(f"evaluating {when} training", done, total)
-        )
+            raise UserError(
+                f"{path} is missing although {self.done} steps are done; the start can no longer be measured: write run_dir=OTHER"
+            )
+        ask = Asker({"policy": self.engine}, self.chat, lambda done, total: self.console.phase(f"evaluating {when} training", done, total))
         records = cli_parts.evaluate(self.splits.held_out, ask, self.config.eval, self.config.rollout, full=True)
-        runner.save_records(path, records)
+        save_records(path, records)
         greedy = cli_parts.shares(records)
         self.console.message(
             f"{when} training: held-out accuracy {greedy['eval/accuracy']:.3f}, well-formed {greedy['eval/wellformed']:.3f} "

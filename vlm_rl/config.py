@@ -14,7 +14,7 @@ class Section(BaseModel):
 
 
 class ScratchConfig(Section):
-    """A small model of a real family, made from sizes instead of loaded: for laboratories and tests. Its tokenizer is trained on the data."""
+    """A small model of a real family, made from sizes instead of loaded. Its tokenizer is trained on the data."""
 
     family: Literal["qwen2_vl", "qwen2_5_vl", "qwen3_vl"] = "qwen2_5_vl"
     hidden_size: int = 128
@@ -25,7 +25,7 @@ class ScratchConfig(Section):
     patch_size: int = 14
     vocab_size: int = 512
     initializer_range: float = 0.08
-    image_size: int = Field(84, description="pictures are resized to this many pixels squared in area")
+    image_size: int = Field(default=84, description="pictures are resized to this many pixels squared in area")
 
 
 class ModelConfig(Section):
@@ -36,10 +36,10 @@ class ModelConfig(Section):
     dtype: Literal["float32", "bfloat16"] = "float32"
     device: Literal["auto", "cpu", "cuda"] = "auto"
     attention: Literal["shared_prefix", "dense", "plain"] = Field(
-        "shared_prefix", description="how a group is forwarded: fast, dense-mask oracle, or every completion with its own prompt"
+        default="shared_prefix", description="how a group is forwarded: fast, dense-mask oracle, or every completion with its own prompt"
     )
     gradient_checkpointing: bool = False
-    max_prompt_tokens: int = Field(4096, ge=1)
+    max_prompt_tokens: int = Field(default=4096, ge=1)
     image_min_pixels: int | None = None
     image_max_pixels: int | None = None
 
@@ -56,29 +56,29 @@ class DataConfig(Section):
     name: str
     path: str | None = None
     split: Literal["train", "test"] = "train"
-    limit: int | None = Field(None, ge=1, description="use only this many rows, drawn by the data set's own seed")
+    limit: int | None = Field(default=None, ge=1, description="use only this many rows, drawn by the data set's own seed")
     seed: int = 0
-    template: str = Field("plain", description="how a question and its options become text: an entry of the TEMPLATES table")
-    options: tuple[int, int] = Field((2, 4), description="fewest and most options of generated multiple choice")
+    template: str = Field(default="plain", description="how a question and its options become text: an entry of the TEMPLATES table")
+    options: tuple[int, int] = Field(default=(2, 4), description="fewest and most options of generated multiple choice")
     on_bad_row: Literal["error", "skip"] = "error"
     demonstrations: dict[str, float] = Field(default_factory=dict, description="shares of imperfection in generated demonstrations")
 
 
 class RolloutConfig(Section):
     engine: Literal["hf"] = "hf"
-    prompts_per_step: int = Field(16, ge=1)
-    group_size: int = Field(8, ge=2)
-    temperature: float = Field(1.0, gt=0)
-    max_new_tokens: int = Field(64, ge=1)
+    prompts_per_step: int = Field(default=16, ge=1)
+    group_size: int = Field(default=8, ge=2)
+    temperature: float = Field(default=1.0, gt=0)
+    max_new_tokens: int = Field(default=64, ge=1)
     stop: tuple[str, ...] = ()
-    batch_size: int = Field(512, ge=1, description="most completions decoded at once")
+    batch_size: int = Field(default=512, ge=1, description="most completions decoded at once")
 
 
 class ScheduleConfig(Section):
     """A factor over training: constant, or from 1 to `final` over `anneal_steps` (linear, cosine), or exp(-step / anneal_steps)."""
 
     kind: Literal["constant", "linear", "cosine", "exponential"] = "constant"
-    anneal_steps: int = Field(1, ge=1)
+    anneal_steps: int = Field(default=1, ge=1)
     final: float = 0.0
 
 
@@ -96,57 +96,57 @@ class RewardConfig(BaseModel):
 
 
 class AlgoConfig(Section):
-    loss: str = Field("grpo", description="an entry of algo.losses.LOSSES")
-    aggregation: str = Field("sequence_mean", description="an entry of algo.losses.AGGREGATIONS")
-    advantage: str = Field("group_std", description="an entry of algo.advantages.ADVANTAGES")
+    loss: str = Field(default="grpo", description="an entry of algo.losses.LOSSES")
+    aggregation: str = Field(default="sequence_mean", description="an entry of algo.losses.AGGREGATIONS")
+    advantage: str = Field(default="group_std", description="an entry of algo.advantages.ADVANTAGES")
     advantage_eps: float = 1e-4
-    clip_low: float = Field(0.2, description="ratios below 1 - clip_low are clipped")
-    clip_high: float = Field(0.2, description="ratios above 1 + clip_high are clipped")
-    kl_weight: float = Field(0.0, ge=0, description="beta; at 0 no reference model is made")
+    clip_low: float = Field(default=0.2, description="ratios below 1 - clip_low are clipped")
+    clip_high: float = Field(default=0.2, description="ratios above 1 + clip_high are clipped")
+    kl_weight: float = Field(default=0.0, ge=0, description="beta; at 0 no reference model is made")
     kl: Literal["k1", "k2", "k3"] = "k3"
 
 
 class OptimConfig(Section):
-    learning_rate: float = Field(1e-6, gt=0)
+    learning_rate: float = Field(default=1e-6, gt=0)
     schedule: Literal["constant", "linear", "cosine"] = "constant"
-    warmup_steps: int = Field(0, ge=0)
-    weight_decay: float = Field(0.0, ge=0)
-    grad_clip: float = Field(1.0, gt=0)
+    warmup_steps: int = Field(default=0, ge=0)
+    weight_decay: float = Field(default=0.0, ge=0)
+    grad_clip: float = Field(default=1.0, gt=0)
     betas: tuple[float, float] = (0.9, 0.999)
 
 
 class TrainConfigSection(Section):
     steps: int = Field(ge=1)
-    updates_per_rollout: int = Field(1, ge=1)
-    token_budget: int = Field(16384, ge=1, description="most tokens (prompts once, completions) in one forward")
+    updates_per_rollout: int = Field(default=1, ge=1)
+    token_budget: int = Field(default=16384, ge=1, description="most tokens (prompts once, completions) in one forward")
 
 
 class EvalSection(Section):
     """Evaluation before, after and during training, on held-out rows."""
 
-    questions: int = Field(500, ge=1)
-    samples: int = Field(8, ge=0, description="sampled answers per question beside the greedy one")
+    questions: int = Field(default=500, ge=1)
+    samples: int = Field(default=8, ge=0, description="sampled answers per question beside the greedy one")
     blank_control: bool = True
-    every: int | None = Field(None, ge=1, description="also evaluate greedily every so many steps")
-    every_questions: int = Field(200, ge=1)
+    every: int | None = Field(default=None, ge=1, description="also evaluate greedily every so many steps")
+    every_questions: int = Field(default=200, ge=1)
 
 
 class CheckpointSection(Section):
-    every: int = Field(50, ge=1)
-    keep: int = Field(2, ge=1)
+    every: int = Field(default=50, ge=1)
+    keep: int = Field(default=2, ge=1)
 
 
 class TrackerSection(Section):
     tensorboard: bool = True
     wandb: bool = False
-    show_rollout_every: int = Field(10, ge=1)
+    show_rollout_every: int = Field(default=10, ge=1)
 
 
 class GuardSection(Section):
-    parity_every: int = Field(1, ge=1, description="compare engine and trainer log-probs on the first step and every so many")
-    parity_limit: float = Field(0.05, gt=0, description="stop when the mean |log-prob difference| per token is above this")
-    unscored_limit: float = Field(0.1, ge=0, le=1, description="stop when more than this share of a step's rewards went unscored")
-    bad_row_limit: int = Field(10, ge=0, description="with on_bad_row: skip, stop after this many bad rows met in a run")
+    parity_every: int = Field(default=1, ge=1, description="compare engine and trainer log-probs on the first step and every so many")
+    parity_limit: float = Field(default=0.05, gt=0, description="stop when the mean |log-prob difference| per token is above this")
+    unscored_limit: float = Field(default=0.1, ge=0, le=1, description="stop when more than this share of a step's rewards went unscored")
+    bad_row_limit: int = Field(default=10, ge=0, description="with on_bad_row: skip, stop after this many bad rows met in a run")
 
 
 class TrainConfig(Section):
@@ -179,8 +179,8 @@ class TrainConfig(Section):
 
 class SftSection(Section):
     steps: int = Field(ge=1)
-    batch_size: int = Field(32, ge=1)
-    token_budget: int = Field(16384, ge=1)
+    batch_size: int = Field(default=32, ge=1)
+    token_budget: int = Field(default=16384, ge=1)
 
 
 class SftConfig(Section):

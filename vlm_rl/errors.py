@@ -17,9 +17,9 @@ class RowError(UserError):
 
 
 def unknown(what: str, name: str, known: Iterable[str], where: str = "") -> UserError:
-    """Example: unknown("reward", "acuracy", ["accuracy"]) -> "unknown reward 'acuracy'; did you mean 'accuracy'? known: accuracy"."""
+    """unknown("reward", "acuracy", ["accuracy"]) reads "unknown reward 'acuracy'; did you mean 'accuracy'? (known: accuracy)"."""
     names = sorted(known)
     near = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
     hint = f"; did you mean '{near[0]}'?" if near else ""
     place = f" in {where}" if where else ""
-    return UserError(f"unknown {what} '{name}'{place}{hint} known: {', '.join(names)}".replace("? known", "? Known").replace("' known", "'; known"))
+    return UserError(f"unknown {what} '{name}'{place}{hint} (known: {', '.join(names)})")

@@ -1,4 +1,4 @@
-"""From a YAML file and command-line overrides to a checked config. All errors name the file or the override, the key, and the nearest key."""
+"""From a YAML file and command-line overrides to a checked config. Errors name the file or override, the key, and the nearest key."""
 
 import difflib
 from collections.abc import Sequence
@@ -67,7 +67,9 @@ def _override(tree: dict[str, Any], text: str) -> None:
     *parents, last = key.split(".")
     if parents[:1] == ["rewards"] and parents[1:] and parents[1] not in tree.get("rewards", {}) and last != "use":
         known = ", ".join(tree.get("rewards", {}))
-        raise UserError(f"override '{text}': no reward is labelled '{parents[1]}' (labels: {known}); give rewards.{parents[1]}.use=NAME first")
+        raise UserError(
+            f"override '{text}': no reward is labelled '{parents[1]}' (labels: {known}); give rewards.{parents[1]}.use=NAME first"
+        )
     for part in parents:
         node = tree.setdefault(part, {})
         if not isinstance(node, dict):

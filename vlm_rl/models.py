@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 import transformers
+from torch import nn
 
 from vlm_rl import small
 from vlm_rl.chat import Chat
@@ -52,7 +53,7 @@ def load_model(config: ModelConfig, chat: Chat, path: str | Path | None = None, 
             f"the weights at {path or config.path} were made with another tokenizer or chat template (fingerprint {saved}, found "
             f"{chat.fingerprint}); keep the files of one model directory together"
         )
-    return model.to(device_of(config))
+    return nn.Module.to(model, device_of(config))
 
 
 def save_model(directory: Path, model: Any, chat: Chat) -> None:

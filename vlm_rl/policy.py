@@ -33,6 +33,8 @@ class TokenStats:
 class Policy(nn.Module):
     """A vision-language model with how it is forwarded: "shared_prefix" (fast), "dense" (its oracle) or "plain" (repeated prompts)."""
 
+    banned_V: Tensor
+
     def __init__(
         self,
         model: Any,
@@ -42,7 +44,9 @@ class Policy(nn.Module):
     ):
         super().__init__()
         if mode != "plain" and model.config.model_type not in PACKABLE:
-            log.warning("%s has no tested shared-prefix forward: every completion is forwarded with its own prompt", model.config.model_type)
+            log.warning(
+                "%s: no tested shared-prefix forward, so every completion is forwarded with its own prompt", model.config.model_type
+            )
             mode = "plain"
         self.model, self.mode = model, mode
         attention.register()

@@ -19,7 +19,7 @@ LIBRARIES = ("torch", "transformers", "vlm-rl")
 
 
 def claim(config: BaseModel) -> Path:
-    """Make `run_dir` and write config.yaml, or check that the run there has the same config. Raises UserError naming the differing keys."""
+    """Make `run_dir` and write config.yaml, or check that the run there has the same config. Raises UserError."""
     tree = config.model_dump(mode="json", exclude_none=True)
     run_dir = Path(tree["run_dir"])
     path = run_dir / "config.yaml"
@@ -28,8 +28,8 @@ def claim(config: BaseModel) -> Path:
         if keys := sorted(key for key in differences(there, tree) if key.split(".")[0] not in FREE):
             shown = "\n".join(f"  {key}: there {_at(there, key)!r}, now {_at(tree, key)!r}" for key in keys[:10])
             raise UserError(
-                f"{run_dir} holds a run with another config:\n{shown}\nto start anew write run_dir=OTHER, to go on with that run give it the "
-                f"same values, or remove {run_dir}"
+                f"{run_dir} holds a run with another config:\n{shown}\nto start anew write run_dir=OTHER; to go on with that run give "
+                f"it the same values"
             )
         return run_dir
     if run_dir.exists() and any(run_dir.iterdir()):

@@ -14,10 +14,22 @@ from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, 
 
 from vlm_rl.config import ScratchConfig
 
-SPECIAL = (
-    "<|endoftext|> <|im_start|> <|im_end|> <|object_ref_start|> <|object_ref_end|> <|box_start|> <|box_end|> <|quad_start|> <|quad_end|> "
-    "<|vision_start|> <|vision_end|> <|vision_pad|> <|image_pad|> <|video_pad|>"
-).split()
+SPECIAL = [
+    "<|endoftext|>",
+    "<|im_start|>",
+    "<|im_end|>",
+    "<|object_ref_start|>",
+    "<|object_ref_end|>",
+    "<|box_start|>",
+    "<|box_end|>",
+    "<|quad_start|>",
+    "<|quad_end|>",
+    "<|vision_start|>",
+    "<|vision_end|>",
+    "<|vision_pad|>",
+    "<|image_pad|>",
+    "<|video_pad|>",
+]
 
 # ChatML with one vision triple per medium, as the Qwen-VL families write it; no default system turn, so that short prompts stay short.
 CHAT_TEMPLATE = (
@@ -46,9 +58,8 @@ def train_tokenizer(texts: Iterable[str], vocab_size: int) -> transformers.PreTr
     )
     tokenizer.train_from_iterator(texts, trainer)
     tokenizer.add_special_tokens([AddedToken(token, special=True, normalized=False) for token in SPECIAL])
-    return transformers.PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer, eos_token="<|im_end|>", pad_token="<|endoftext|>", additional_special_tokens=SPECIAL[1:], padding_side="left"
-    )
+    roles = {"eos_token": "<|im_end|>", "pad_token": "<|endoftext|>", "additional_special_tokens": SPECIAL[1:]}
+    return transformers.PreTrainedTokenizerFast(tokenizer_object=tokenizer, padding_side="left", **roles)
 
 
 def make_processor(sizes: ScratchConfig, tokenizer: transformers.PreTrainedTokenizerFast) -> Any:
@@ -110,10 +121,12 @@ def _config(sizes: ScratchConfig, tokenizer: transformers.PreTrainedTokenizerFas
 
 def _vision(sizes: ScratchConfig) -> dict[str, Any]:
     width, hidden = sizes.vision_hidden_size, sizes.hidden_size
-    shared = {"depth": sizes.vision_layers, "num_heads": 4, "patch_size": sizes.patch_size, "spatial_merge_size": 2, "temporal_patch_size": 2}
+    shared = {"depth": sizes.vision_layers, "num_heads": 4, "patch_size": sizes.patch_size}
+    shared |= {"spatial_merge_size": 2, "temporal_patch_size": 2}
     if sizes.family == "qwen2_vl":
         return shared | {"embed_dim": width, "hidden_size": hidden, "mlp_ratio": 2}
-    shared |= {"hidden_size": width, "intermediate_size": 2 * width, "out_hidden_size": hidden, "initializer_range": sizes.initializer_range}
+    shared |= {"hidden_size": width, "intermediate_size": 2 * width, "out_hidden_size": hidden}
+    shared |= {"initializer_range": sizes.initializer_range}
     if sizes.family == "qwen3_vl":
         return shared | {"deepstack_visual_indexes": list(range(sizes.vision_layers)), "num_position_embeddings": 144}
     return shared | {"fullatt_block_indexes": list(range(sizes.vision_layers)), "window_size": 8 * sizes.patch_size}

@@ -1,6 +1,7 @@
 """The training loop. It knows rewards, data and evaluation only as the functions it is handed; no reward's or paper's name stands here."""
 
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -16,9 +17,7 @@ Metrics = dict[str, float]
 class Rewarder(Protocol):
     """What scores groups: rewards.mixture.Mixture, or anything alike."""
 
-    def score(
-        self, groups: Sequence[Group], step: int, ask: Callable[[Sequence[Query]], Sequence[Reply]]
-    ) -> list[ScoredGroup]: ...
+    def score(self, groups: Sequence[Group], step: int, ask: Callable[[Sequence[Query]], Sequence[Reply]]) -> list[ScoredGroup]: ...
 
     def metrics(self, scored: Sequence[ScoredGroup]) -> Metrics: ...
 
@@ -75,7 +74,11 @@ class Trainer:
 
     def rollout(self, prompts: Sequence[Prompt], step: int) -> list[Group]:
         """One group per prompt; every draw derives from (run seed, step, sample id, rollout index)."""
-        seeds = [stable_hash(self.plan.seed, step, prompt.sample.id) for prompt in prompts]
+        met: Counter[str] = Counter()  # a step that straddles two epochs may hold a row twice; its groups must not be copies
+        seeds = []
+        for prompt in prompts:
+            seeds.append(stable_hash(self.plan.seed, step, prompt.sample.id, met[prompt.sample.id]))
+            met[prompt.sample.id] += 1
         each = [tuple(stable_hash(seed, i) for i in range(self.plan.group_size)) for seed in seeds]
         requests = [GenerateRequest(p, self.plan.sampling, s) for p, s in zip(prompts, each, strict=True)]
         groups = []
@@ -117,5 +120,3 @@ def rollout_metrics(groups: Sequence[Group]) -> Metrics:
         "rollout/prompts": float(len(groups)),
         "rollout/prompt_length": sum(len(g.prompt.expanded_ids) for g in groups) / len(groups),
     }
-
-

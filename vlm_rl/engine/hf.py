@@ -121,9 +121,7 @@ class HFEngine:
         for row, id_, logprob in zip(rows, ids, logprobs, strict=True):
             row.ids.append(id_)
             row.logprobs.append(logprob)
-            if id_ in self.eos:
-                row.finish = "stop"
-            elif row.stop and any(s in self.chat.text_of(row.ids[-TAIL:]) for s in row.stop):
+            if id_ in self.eos or (row.stop and any(s in self.chat.text_of(row.ids[-TAIL:]) for s in row.stop)):
                 row.finish = "stop"
             elif len(row.ids) >= row.limit:
                 row.finish = "length"
