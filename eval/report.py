@@ -257,7 +257,13 @@ def _training(run: Run, row: Row) -> Training:
     sample = Sample(str(row.get("sample_id")), text, gold, cast(AnswerKind, kind), tuple(options))
     correct = grading.is_correct(sample, None if answer is None else str(answer))
     question = _question(run, text, options, gold, media_ids)
-    said = _said(str(row.get("completion", "")), None if answer is None else str(answer), correct, row.get("wellformed") is not False, "")
+    said = _said(
+        str(row.get("completion", "")),
+        None if answer is None else str(answer),
+        correct,
+        row.get("wellformed") is not False,
+        str(row.get("finish")),
+    )
     return Training(row["step"], question, said, tuple(_part(*item) for item in (parts or {}).items()), _value(row.get("total")))
 
 
