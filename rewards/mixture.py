@@ -1,0 +1,201 @@
+"""All rewards of a step together: one batched call of questions per round, then totals with every part kept.
+
+total = sum over labels of weight x schedule(step) x raw. Where a reward left any rollout of a group unscored, it contributes nothing to
+that whole group ("drop_term"), so that a judge's failure is neither a penalty nor a prize. Knows no engine and no single reward's formula.
+"""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from numbers import Real
+from statistics import fmean, pstdev
+from typing import Any
+
+from rewards import REWARDS, make_rewards
+from rewards.base import Reward, Rounds, declared_range
+from rewards.response import parse
+from vlm_rl.algo.schedules import factor
+from vlm_rl.config import RewardConfig, ScheduleConfig
+from vlm_rl.errors import UserError
+from vlm_rl.types import Generate, Group, Part, Query, Reply, RewardResult, Rollout, Score, ScoredGroup
+
+Ask = Callable[[Sequence[Query]], Sequence[Reply]]
+_MOST_ROUNDS = 64
+
+
+@dataclass(eq=False)
+class _Course:
+    """One reward's generator over one group, and what it said so far."""
+
+    label: str
+    group: Group
+    rounds: Rounds
+    queries: tuple[Query, ...] = ()
+    results: Sequence[RewardResult] | None = None
+
+    @property
+    def name(self) -> str:
+        return f"reward '{self.label}', sample '{self.group.sample.id}'"
+
+    def advance(self, replies: Sequence[Reply] | None) -> bool:
+        """Run to the next question; False when the results are there. None starts."""
+        try:
+            queries = tuple(self.rounds.send(replies) if replies is not None else next(self.rounds))
+        except StopIteration as stop:
+            self.results = stop.value
+            return False
+        except Exception as error:
+            error.add_note(f"in {self.name}")
+            raise
+        if wrong := [query for query in queries if not isinstance(query, Generate | Score)]:
+            raise UserError(f"{self.name}: asked {type(wrong[0]).__name__}; a question is a Generate or a Score")
+        self.queries = queries
+        return True
+
+
+class Mixture:
+    """The rewards of a config. Raises UserError for unknown names and arguments when made."""
+
+    def __init__(self, configs: Mapping[str, RewardConfig], unscored_limit: float):
+        self.configs = dict(configs)
+        self.unscored_limit = unscored_limit
+        self.rewards: dict[str, Reward] = make_rewards(configs)
+
+    def score(self, groups: Sequence[Group], step: int, ask: Ask) -> list[ScoredGroup]:
+        """Score every rollout of every group; `ask` is called once per round with all questions of that round, and not without any.
+
+        Raises UserError, naming label and sample, for results that are not finite RewardResults, one per rollout, within a declared range;
+        naming label and share, when more than `unscored_limit` of a label's results are None.
+        """
+        courses = [_Course(label, g, reward.rounds(g)) for g in groups for label, reward in self.rewards.items()]
+        _run(courses, ask)
+        checked = [_checked(course, declared_range(self.rewards[course.label])) for course in courses]
+        self._hold_limit(courses, checked)
+        weights = {label: self.weight(label, step) for label in self.rewards}
+        of_group = iter(checked)
+        return [_combine(group, {label: next(of_group) for label in self.rewards}, weights) for group in groups]
+
+    def weight(self, label: str, step: int) -> float:
+        """weight x schedule(step)."""
+        config = self.configs[label]
+        return config.weight * factor(config.schedule.kind, step, config.schedule.anneal_steps, config.schedule.final)
+
+    def _hold_limit(self, courses: Sequence[_Course], checked: Sequence[Sequence[RewardResult]]) -> None:
+        for label in self.rewards:
+            results = [r for course, rs in zip(courses, checked, strict=True) if course.label == label for r in rs]
+            failed = [r for r in results if r.value is None]
+            if failed and len(failed) > self.unscored_limit * len(results):
+                reason = next((str(r.detail["error"]) for r in failed if r.detail.get("error")), "no reason given")
+                raise UserError(
+                    f"reward '{label}' left {len(failed)} of {len(results)} rollouts unscored ({len(failed) / len(results):.0%}, "
+                    f"limit {self.unscored_limit:.0%}); first error: {reason}. Mend its cause, or raise guards.unscored_limit"
+                )
+
+    @staticmethod
+    def describe(rollout: Rollout, prefill: str = "") -> dict[str, Any]:
+        """The parsed response for a log: trace, answer, wellformed. `prefill` is what the prompt already wrote of the turn."""
+        response = parse(prefill + rollout.text)
+        return {"trace": response.trace, "answer": response.answer, "wellformed": response.wellformed}
+
+    @staticmethod
+    def metrics(scored: Sequence[ScoredGroup]) -> dict[str, float]:
+        """Means over all rollouts of the step. `reward/LABEL/raw` and `/std` (population) leave unscored results out and are absent when
+        there is none left; `/contribution` counts a dropped term as 0, so that the contributions add up to `reward/total`."""
+        by_label: dict[str, list[Part]] = {}
+        for group in scored:
+            for label, parts in group.parts.items():
+                by_label.setdefault(label, []).extend(parts)
+        numbers: dict[str, float] = {}
+        for label, parts in by_label.items():
+            raws = [part.raw for part in parts if part.raw is not None]
+            if raws:
+                numbers |= {f"reward/{label}/raw": fmean(raws), f"reward/{label}/std": pstdev(raws)}
+            numbers[f"reward/{label}/weight"] = fmean(part.weight for part in parts)
+            numbers[f"reward/{label}/contribution"] = fmean(part.contribution or 0.0 for part in parts)
+            numbers[f"reward/{label}/unscored"] = float(len(parts) - len(raws))
+        if totals := [total for group in scored for total in group.totals]:
+            numbers["reward/total"] = fmean(totals)
+        numbers["algo/unscored"] = float(sum(part.raw is None for parts in by_label.values() for part in parts))
+        return numbers
+
+    def ordering_warning(self) -> str | None:
+        """A text when the other rewards together can lift a wrong answer to a right one's total, by declared ranges ((0, 1) otherwise) and
+        the least favourable weights over the schedules; None when they cannot, or when no reward is `accuracy`."""
+        spans: dict[str, float] = {}
+        right = 0.0
+        has_accuracy = False
+        for label, config in self.configs.items():
+            least, most = _extremes(config)
+            low, high = declared_range(self.rewards[label]) or Reward.range
+            if (config.use or label) in ("accuracy", REWARDS["accuracy"]):
+                has_accuracy, right = True, right + least * (high - low)
+            else:
+                spans[label] = max(abs(least), abs(most)) * (high - low)
+        if not has_accuracy or sum(spans.values()) < right or not any(spans.values()):
+            return None
+        listed = ", ".join(f"{label} {span:g}" for label, span in spans.items() if span)
+        return (
+            f"a wrong answer can earn as much as a right one: the other rewards span {sum(spans.values()):g} in all ({listed}), "
+            f"accuracy only {right:g}; lower their weights or raise accuracy's"
+        )
+
+
+def _extremes(config: RewardConfig) -> tuple[float, float]:
+    """The least and the greatest weight over a whole training."""
+    schedule: ScheduleConfig = config.schedule
+    ends = {"constant": (1.0,), "exponential": (0.0, 1.0)}.get(schedule.kind, (1.0, schedule.final))
+    return min(config.weight * end for end in ends), max(config.weight * end for end in ends)
+
+
+def _run(courses: Sequence[_Course], ask: Ask) -> None:
+    """Advance all generators together, round by round."""
+    pending = [course for course in courses if course.advance(None)]
+    for _ in range(_MOST_ROUNDS):
+        if not pending:
+            return
+        queries = [query for course in pending for query in course.queries]
+        replies = list(ask(queries)) if queries else []
+        assert len(replies) == len(queries), f"{len(queries)} questions got {len(replies)} replies"
+        start, still = 0, []
+        for course in pending:
+            end = start + len(course.queries)
+            if course.advance(replies[start:end]):
+                still.append(course)
+            start = end
+        pending = still
+    raise UserError(f"{pending[0].name}: still asking after {_MOST_ROUNDS} rounds; does its rounds() ever return?")
+
+
+def _checked(course: _Course, bounds: tuple[float, float] | None) -> list[RewardResult]:
+    """The results with plain float values, or UserError."""
+    results, wanted = course.results, len(course.group.rollouts)
+    if not isinstance(results, Sequence) or len(results) != wanted:
+        given = f"{len(results)} results" if isinstance(results, Sequence) else type(results).__name__
+        raise UserError(f"{course.name}: score() must return one RewardResult per rollout, a list of {wanted}; it returned {given}")
+    return [_checked_result(course, result, bounds) for result in results]
+
+
+def _checked_result(course: _Course, result: object, bounds: tuple[float, float] | None) -> RewardResult:
+    if not isinstance(result, RewardResult):
+        raise UserError(f"{course.name}: score() returned {type(result).__name__} {result!r:.80}; write RewardResult(value)")
+    value: object = result.value
+    if value is None:
+        return result
+    if not isinstance(value, Real):
+        raise UserError(f"{course.name}: a value is a number or None, not {type(value).__name__}; write RewardResult(float(value))")
+    number = float(value)
+    if not math.isfinite(number):
+        raise UserError(f"{course.name}: the value is {number}; return None for a rollout that cannot be scored")
+    if bounds and not bounds[0] - 1e-6 <= number <= bounds[1] + 1e-6:
+        raise UserError(f"{course.name}: the value {number:g} lies outside the range {bounds} that the reward declares")
+    return RewardResult(number, result.detail)
+
+
+def _combine(group: Group, results: Mapping[str, Sequence[RewardResult]], weights: Mapping[str, float]) -> ScoredGroup:
+    parts: dict[str, tuple[Part, ...]] = {}
+    for label, row in results.items():
+        dropped = any(r.value is None for r in row)
+        weight = weights[label]
+        parts[label] = tuple(Part(r.value, weight, None if dropped or r.value is None else weight * r.value, dict(r.detail)) for r in row)
+    totals = tuple(sum(row[i].contribution or 0.0 for row in parts.values()) for i in range(len(group.rollouts)))
+    return ScoredGroup(group, totals, parts)
