@@ -107,6 +107,9 @@ class Checker:
             # A fork copies the lock in whatever state it was.
             self.lock, self.worker, self.pid = threading.Lock(), None, os.getpid()
         with self.lock:
+            if self.worker is not None and self.worker.process.poll() is not None:
+                # It was ended from outside while idle; the next answer must not pay for that.
+                self.close()
             if self.worker is None:
                 self.worker = Worker()
             try:
