@@ -82,7 +82,7 @@ def _explain(schema: type[BaseModel], error: ValidationError, path: str, overrid
     lines = []
     for issue in error.errors():
         key = ".".join(str(part) for part in issue["loc"])
-        source = next((f"override '{o}'" for o in overrides if o.split("=")[0] == key), path)
+        source = next((f"override '{o}'" for o in overrides if f"{o.split('=')[0]}.".startswith(f"{key}.")), path)
         if issue["type"] == "extra_forbidden":
             known = _fields_at(schema, issue["loc"][:-1])
             near = difflib.get_close_matches(str(issue["loc"][-1]), known, n=1, cutoff=0.5)

@@ -16,6 +16,7 @@ from vlm_rl.config import ModelConfig, project_path
 from vlm_rl.errors import UserError
 
 log = logging.getLogger(__name__)
+transformers.utils.logging.disable_progress_bar()  # a bar per file read would tear the live console
 FINGERPRINT = "vlm_rl_tokenizer"
 
 

@@ -57,7 +57,9 @@ class Updater:
             sums = Sums()
             for k, items in enumerate(step_batch.packs):
                 self._accumulate(step_batch, k, items, sums)
-            metrics |= step_batch.summary(sums) if update == 0 or self.limits.updates == update + 1 else {}
+            metrics |= step_batch.summary(sums)
+            # Only before the first update do engine and trainer hold the same weights.
+            metrics |= step_batch.parity(sums) if update == 0 else {}
             if step_batch.packs:
                 metrics |= self.optimiser.step(step * self.limits.updates + update, lambda: _names(scored))
         return metrics
@@ -136,9 +138,12 @@ class Batch:
         """Means per token of the packs forwarded; all zero when every group was dropped."""
         tokens = max(sums.value.get("tokens", 0.0), 1.0)
         names = ("rollout/entropy", "loss/kl", "loss/clip_low", "loss/clip_high")
-        means = {name: sums.value.get(name, 0.0) / tokens for name in names}
-        gap = {"guard/logprob_diff": sums.value.get("gap", 0.0) / tokens, "guard/logprob_diff_max": sums.value.get("gap_max", 0.0)}
-        return {"loss/total": sums.value.get("loss/total", 0.0)} | means | gap
+        return {"loss/total": sums.value.get("loss/total", 0.0)} | {name: sums.value.get(name, 0.0) / tokens for name in names}
+
+    def parity(self, sums: Sums) -> dict[str, float]:
+        """Mean and largest |engine - trainer| log-prob per token, in nats."""
+        tokens = max(sums.value.get("tokens", 0.0), 1.0)
+        return {"guard/logprob_diff": sums.value.get("gap", 0.0) / tokens, "guard/logprob_diff_max": sums.value.get("gap_max", 0.0)}
 
 
 def check_names(algo: AlgoConfig) -> None:
