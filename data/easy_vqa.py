@@ -89,6 +89,8 @@ def _demonstration(answer: str, letter: str, facts: Mapping[str, str], shares: M
 def _check(config: DataConfig) -> None:
     if config.path is not None:
         raise UserError("data.path is set but data.name is easy_vqa, which has its own pictures; for your own rows write data.name=jsonl")
+    if config.split not in ("train", "test"):
+        raise unknown("split", config.split, ("train", "test"), "data.split")
     fewest, most = config.options
     if not 2 <= fewest <= most <= len(LETTERS):
         raise UserError(f"data.options is [fewest, most] with 2 <= fewest <= most <= {len(LETTERS)}, not {list(config.options)}")
