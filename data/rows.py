@@ -35,14 +35,14 @@ class LazyRows(Sequence[Sample]):
 class Subset(LazyRows):
     """The rows at `indices`, in that order."""
 
-    def __init__(self, rows: Rows, indices: Sequence[int]):
+    def __init__(self, rows: Rows, indices: Sequence[int] | NDArray[np.int64]):
         self.rows, self.indices = rows, indices
 
     def __len__(self) -> int:
         return len(self.indices)
 
     def row(self, index: int) -> Sample:
-        return self.rows[self.indices[index]]
+        return self.rows[int(self.indices[index])]
 
 
 def seeded_order(size: int, seed: int) -> NDArray[np.int64]:

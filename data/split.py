@@ -1,8 +1,16 @@
-"""Held-out rows that share no medium with the training rows. Equality is of file bytes: a re-encoded copy is another medium."""
+"""Held-out rows that share no medium with the training rows. Equality is of file bytes: a re-encoded copy is another medium.
+
+What is remembered of a row is a few integers, so that a million rows part within a hundred megabytes. Nothing is written to disk.
+"""
 
 import logging
-from collections import defaultdict
-from pathlib import Path
+from array import array
+from collections.abc import Callable, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
 
 from data.rows import Rows, Subset
 from vlm_rl.errors import RowError, UserError
@@ -21,81 +29,113 @@ def hold_out(rows: Rows, share: float = 0.1, seed: int = 0) -> tuple[Rows, Rows]
     """
     if not 0 < share < 1:
         raise UserError(f"cannot hold out a share of {share}; it lies between 0 and 1")
-    components = _components(rows)
-    if len(components) < 2:
+    component, names = _components(rows)
+    if len(names) < 2:
         raise UserError(f"cannot hold out some of {len(rows)} rows that all share a picture or question; name other rows as eval_data")
+    sizes = np.bincount(component, minlength=len(names))
+    drawn = np.array([stable_hash("hold out", seed, int(name)) for name in names])
+    chosen, held = np.zeros(len(names), bool), 0
     target = min(max(1, round(share * len(rows))), len(rows) - 1)
-    ordered = sorted(components, key=lambda name: (stable_hash("hold out", seed, name), name))
-    held: set[int] = set()
-    for name in ordered:
-        if len(held) + len(components[name]) <= target:
-            held.update(components[name])
-    held = held or set(min((components[name] for name in ordered), key=len))
-    return Subset(rows, [i for i in range(len(rows)) if i not in held]), Subset(rows, sorted(held))
+    for number in np.lexsort((names, drawn)):
+        if held + sizes[number] <= target:
+            chosen[number], held = True, held + sizes[number]
+    if not held:
+        chosen[np.lexsort((names, drawn, sizes))[0]] = True
+    is_held = chosen[component]
+    return Subset(rows, np.flatnonzero(~is_held)), Subset(rows, np.flatnonzero(is_held))
 
 
-def overlap(train: Rows, test: Rows) -> list[str]:
-    """Ids of the rows of `test` that use a medium whose content occurs in `train`. Raises RowError for a medium that cannot be read."""
-    contents = _Contents()
-    seen = {content for sample in train for content in contents.of(sample)}
-    return [sample.id for sample in test if not seen.isdisjoint(contents.of(sample))]
+def overlap(train: Rows, test: Rows, on_bad_row: Callable[[RowError], None] | None = None) -> list[str]:
+    """Ids of the rows of `test` that use a medium whose content occurs in `train`, or, having none, ask what a text-only row of it asks.
+
+    Only media of a size that occurs in `test` are read. A row or medium that cannot be read raises RowError, or is handed to `on_bad_row`.
+    """
+    uses: list[tuple[str, set[int]]] = []
+    sizes: set[int] = set()
+    for index in range(len(test)):
+        with_problem = _guarded(test, index, on_bad_row)
+        if with_problem is not None:
+            sample, media_sizes = with_problem
+            sizes.update(media_sizes)
+            uses.append((sample.id, set(_keys(sample, sample.media))))
+    wanted = set().union(*(keys for _, keys in uses))
+    found: set[int] = set()
+    for index in range(len(train)):
+        with_problem = _guarded(train, index, on_bad_row)
+        if with_problem is not None:
+            sample, media_sizes = with_problem
+            alike = [medium for medium, size in zip(sample.media, media_sizes, strict=True) if size in sizes]
+            found.update(wanted.intersection(_keys(sample, alike)))
+    return [row_id for row_id, keys in uses if not found.isdisjoint(keys)]
 
 
-class _Contents:
-    """Content ids of media, each file read once however many rows show it."""
-
-    def __init__(self) -> None:
-        self._by_path: dict[Path, str] = {}
-
-    def of(self, sample: Sample) -> list[str]:
-        return [self._content(medium, sample.id) for medium in sample.media]
-
-    def _content(self, medium: Media, row: str) -> str:
-        if medium.path is None:
-            return medium.id
-        if medium.path not in self._by_path:
-            try:
-                self._by_path[medium.path] = medium.id
-            except (OSError, ValueError) as error:
-                raise RowError(row, f"{medium.path} cannot be read: {error}") from None
-        return self._by_path[medium.path]
+def _guarded(rows: Rows, index: int, on_bad_row: Callable[[RowError], None] | None) -> tuple[Sample, list[int]] | None:
+    """The row and its media's sizes in bytes; None when it cannot be read and that is bearable."""
+    try:
+        sample = rows[index]
+        return sample, [_size(medium, sample.id) for medium in sample.media]
+    except RowError as error:
+        if on_bad_row is None:
+            raise
+        on_bad_row(error)
+        return None
 
 
-def _components(rows: Rows) -> dict[str, list[int]]:
-    """Row indices joined by equal keys (union-find); a component's name is its smallest key."""
-    parent: dict[str, str] = {}
+def _size(medium: Media, row: str) -> int:
+    try:
+        return len(medium.data or b"") if medium.path is None else medium.path.stat().st_size
+    except (OSError, ValueError) as error:
+        raise RowError(row, f"{medium.path} cannot be read: {error}") from None
 
-    def find(key: str) -> str:
-        while parent[key] != key:
-            parent[key] = key = parent[parent[key]]
-        return key
 
-    contents, firsts, unread = _Contents(), [], 0
+def _keys(sample: Sample, media: Sequence[Media]) -> list[int]:
+    """Hashes of the content of `media`, which are those of `sample` or some of them; of its question when it has none at all."""
+    if not sample.media:
+        return [stable_hash("question", " ".join(sample.question.split()))]
+    return [_content(medium, sample.id) for medium in media]
+
+
+def _content(medium: Media, row: str) -> int:
+    try:
+        return stable_hash("medium", medium.id)
+    except (OSError, ValueError) as error:
+        raise RowError(row, f"{medium.path} cannot be read: {error}") from None
+
+
+def _components(rows: Rows) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """(component of each row, name of each component): rows are joined by equal keys, a component's name is its smallest key."""
+    keys, owners, unread = array("q"), array("q"), 0
     for index in range(len(rows)):
-        keys, readable = _keys(rows, index, contents)
+        found, readable = _row_keys(rows, index)
         unread += not readable
-        for key in keys:
-            parent.setdefault(key, key)
-            low, high = sorted((find(keys[0]), find(key)))
-            parent[high] = low
-        firsts.append(keys[0])
+        keys.extend(found)
+        owners.extend([index] * len(found))
     if unread:
         logger.warning("%d of %d rows or their media cannot be read; they are split by path", unread, len(rows))
-    components: defaultdict[str, list[int]] = defaultdict(list)
-    for index, key in enumerate(firsts):
-        components[find(key)].append(index)
-    return components
+    if not keys:
+        return np.empty(0, np.int64), np.empty(0, np.int64)
+    owner = np.frombuffer(owners, np.int64)
+    names, key = np.unique(np.frombuffer(keys, np.int64), return_inverse=True)
+    component = _joined(owner, key, len(rows), len(names))
+    smallest = np.full(component.max() + 1, np.iinfo(np.int64).max)
+    np.minimum.at(smallest, component[owner], names[key])
+    return component, smallest
 
 
-def _keys(rows: Rows, index: int, contents: _Contents) -> tuple[list[str], bool]:
+def _joined(owner: NDArray[np.int64], key: NDArray[np.int64], rows: int, keys: int) -> NDArray[np.int64]:
+    """Connected components of the graph between rows and keys, for each row."""
+    edges = coo_array((np.ones(len(owner), np.int8), (owner, rows + key)), shape=(rows + keys, rows + keys))
+    labels = connected_components(edges, directed=False)[1][:rows]
+    return np.unique(labels, return_inverse=True)[1].astype(np.int64)
+
+
+def _row_keys(rows: Rows, index: int) -> tuple[list[int], bool]:
     """What joins this row to others, and whether the row and its media could be read."""
     try:
         sample = rows[index]
     except RowError:
-        return [f"row {index}"], False
-    if not sample.media:
-        return [f"question {stable_hash(sample.question.strip())}"], True
+        return [stable_hash("unread row", index)], False
     try:
-        return [f"medium {content}" for content in contents.of(sample)], True
+        return _keys(sample, sample.media), True
     except RowError:
-        return [f"path {medium.path}" if medium.path else f"medium {medium.id}" for medium in sample.media], False
+        return [stable_hash("path", medium.path) if medium.path else _content(medium, sample.id) for medium in sample.media], False
