@@ -1,6 +1,7 @@
 """Whether an answer equals the gold one, by kind of question: the one ruler of training rewards and evaluation.
 
-It gets the answer already parsed out of the response (`response`); how a kind is read lies in `choices`, `numerals`, `mathcheck`, `rouge`.
+It gets the answer already parsed out of the response (`response`); how a kind is read lies in `choices`, `numerals`, `mathcheck`, `rouge`,
+and what some benchmarks prescribe instead in `rules`.
 """
 
 import re
@@ -10,26 +11,29 @@ from rewards import mathcheck
 from rewards.choices import choice_letters, gold_letters
 from rewards.numerals import parse_number, same_number
 from rewards.rouge import rouge_mean
+from rewards.rules import RULES, number_list, same_text
 from rewards.wording import collapsed, normal, unwrapped, without_lead_in
 from vlm_rl.errors import RowError, UserError
 from vlm_rl.types import LETTERS, Sample
 
-__all__ = ["choice_letters", "gold_problem", "grade", "is_correct"]
+__all__ = ["choice_letters", "gold_problem", "grade", "is_correct", "lettered_options", "readable"]
 
 _TOLERANCE = 1e-4
 _YES_NO = {"yes": True, "true": True, "no": False, "false": False}
 _FIRST_WORDS = 6
+_MATHEMATICAL = re.compile(r"[\d\\=^]")
 
 
 def grade(sample: Sample, answer: str | None) -> float:
     """How right `answer` is, in [0, 1]: 0 or 1 for choice, yesno, number and math, the ROUGE mean for text. No answer is wrong.
 
-    `sample.meta["tolerance"]` is the relative tolerance of a number (1e-4 otherwise). Raises RowError for an unknown kind or a bad
-    tolerance.
+    `sample.meta["tolerance"]` is the relative tolerance of a number (1e-4 otherwise). `sample.meta["grading"]` names a rule of
+    `rules.RULES`, or "expression", that takes the place of the kind's own. Raises RowError for an unknown kind or rule or a bad tolerance.
     """
     if sample.kind not in _GRADERS:
         raise RowError(sample.id, f"unknown kind of answer '{sample.kind}'; known: {', '.join(_GRADERS)}")
-    return 0.0 if answer is None or not answer.strip() else float(_GRADERS[sample.kind](sample, answer))
+    grader = _ruled if sample.meta.get("grading") is not None else _GRADERS[sample.kind]
+    return 0.0 if answer is None or not answer.strip() else float(grader(sample, answer))
 
 
 def is_correct(sample: Sample, answer: str | None) -> bool:
@@ -37,9 +41,40 @@ def is_correct(sample: Sample, answer: str | None) -> bool:
     return grade(sample, answer) >= 0.5
 
 
+def readable(sample: Sample, answer: str | None) -> bool:
+    """Whether `answer` can be read as one of the sample's kind, right or wrong: an option, yes or no, one number, some text."""
+    if answer is None or not answer.strip():
+        return False
+    if sample.kind == "choice":
+        return choice_letters(answer, lettered_options(sample)) is not None
+    if sample.kind == "yesno":
+        return yes_or_no(answer) is not None
+    if sample.meta.get("grading") == "list":
+        return number_list(answer) is not None
+    return sample.kind != "number" or parse_number(answer) is not None
+
+
+def lettered_options(sample: Sample) -> tuple[str, ...]:
+    """The options an answer is read against: the sample's, or those its picture or question shows already (`meta["options_shown"]`)."""
+    return sample.options or tuple(str(option) for option in sample.meta.get("options_shown") or ())
+
+
+def _ruled(sample: Sample, answer: str) -> float:
+    rule = str(sample.meta["grading"])
+    if rule == "expression":
+        return _expression(sample, answer)
+    if rule not in RULES:
+        raise RowError(sample.id, f"unknown meta.grading '{rule[:40]}'; known: expression, {', '.join(RULES)}")
+    try:
+        return RULES[rule](sample.answer, answer, sample.meta)
+    except (KeyError, TypeError, ValueError) as error:
+        raise RowError(sample.id, f"meta.grading '{rule}' lacks a usable setting: {error}") from None
+
+
 def _choice(sample: Sample, answer: str) -> bool:
-    gold = gold_letters(sample.answer, sample.options)
-    return gold is not None and choice_letters(answer, sample.options) == gold
+    options = lettered_options(sample)
+    gold = gold_letters(sample.answer, options)
+    return gold is not None and choice_letters(answer, options) == gold
 
 
 def _yesno(sample: Sample, answer: str) -> bool:
@@ -74,6 +109,14 @@ def _math(sample: Sample, answer: str) -> bool:
     return collapsed(gold) == collapsed(given) or _checked(gold, given).equal
 
 
+def _expression(sample: Sample, answer: str) -> bool:
+    """Open answers of mathematics benchmarks: equal as a text, as a number, or, where the gold one is mathematics, to math-verify."""
+    gold, number = parse_number(sample.answer), parse_number(answer)
+    if same_text(sample.answer, answer) or (gold and number and same_number(gold, number, _TOLERANCE)):
+        return True
+    return _MATHEMATICAL.search(sample.answer) is not None and _math(sample, answer)
+
+
 def _checked(gold: str, answer: str) -> mathcheck.Verdict:
     try:
         return mathcheck.check(gold, answer)
@@ -106,7 +149,7 @@ def gold_problem(sample: Sample) -> str | None:
         return "the answer is empty"
     if sample.kind == "choice" and (problem := _choice_problem(sample)):
         return problem
-    if sample.kind == "math" and not _readable(unwrapped(sample.answer)):
+    if sample.kind == "math" and "grading" not in sample.meta and not _readable(unwrapped(sample.answer)):
         return f"math-verify cannot read the answer '{sample.answer[:80]}'; write it as a LaTeX expression, or give the row kind: text"
     try:
         value = grade(sample, sample.answer)
@@ -116,12 +159,13 @@ def gold_problem(sample: Sample) -> str | None:
 
 
 def _choice_problem(sample: Sample) -> str | None:
-    count = len(sample.options)
+    options = lettered_options(sample)
+    count = len(options)
     if count == 0:
         return "a choice without options"
     if count > len(LETTERS):
         return f"{count} options, and only {len(LETTERS)} letters"
-    if gold_letters(sample.answer, sample.options) is None:
+    if gold_letters(sample.answer, options) is None:
         last = LETTERS[count - 1]
         return f"the answer '{sample.answer[:80]}' is not the letter of an option (A to {last}, several as 'A,{last}')"
     return None

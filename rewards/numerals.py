@@ -7,11 +7,15 @@ from dataclasses import dataclass
 from rewards.wording import collapsed, unwrapped, without_lead_in
 
 LONGEST = 512
-_WORDS = (
-    "zero one two three four five six seven eight nine ten "
-    "eleven twelve thirteen fourteen fifteen sixteen seventeen eighteen nineteen twenty"
-)
-_WORD_VALUES = {word: float(value) for value, word in enumerate(_WORDS.split())}
+_UNITS = "zero one two three four five six seven eight nine"
+_TEENS = "ten eleven twelve thirteen fourteen fifteen sixteen seventeen eighteen nineteen"
+_TENS = "twenty thirty forty fifty sixty seventy eighty ninety"
+_WORD_VALUES = {word: float(value) for value, word in enumerate(f"{_UNITS} {_TEENS}".split())} | {
+    f"{ten}{joint}{unit}" if value else ten: float(10 * tens + value)
+    for tens, ten in enumerate(_TENS.split(), start=2)
+    for value, unit in enumerate(_UNITS.split())
+    for joint in ("-", " ")
+}
 _NUMBER = re.compile(
     r"(?<![\w.])(?P<sign>[-+]?\s?)(?:(?:(?P<whole>\d+)\s)?(?P<top>\d+)\s?/\s?(?P<bottom>\d+)(?!\d|[.,]\d)"
     r"|(?P<decimal>(?:\d{1,3}(?:,\d{3})+(?!\d)|\d+)(?:\.\d+)?|\.\d+)(?P<exponent>[eE][-+]?\d{1,4}(?!\w))?)"
@@ -48,7 +52,7 @@ def parse_number(text: str) -> Number | None:
     """The one number in `text`, or None when there is none, more than one, an expression, or more than 512 characters.
 
     Read are signs, decimals, exponents (1.5e3, 1.5 \\times 10^3), thousands separators (1,234), fractions (3/4, \\frac{3}{4}, 1 1/2),
-    percentages, number words up to twenty, with currency, a unit, words that lead in, or "x =" around them.
+    percentages, number words below one hundred, with currency, a unit, words that lead in, or "x =" around them.
     """
     if len(text) > LONGEST:
         return None
