@@ -1,0 +1,165 @@
+"""Rows of the video benchmarks in their published schemas, each turned into a Sample by one function (row, place) -> Sample.
+
+Videos stay files below the place's folder. How many frames are looked at is the model's business; bounds in seconds and subtitles are
+kept in `meta` and change nothing here.
+"""
+
+import re
+from typing import Any
+
+from data.benchmark_fields import (
+    Place,
+    Row,
+    file,
+    image,
+    key_text,
+    letter_gold,
+    lettered,
+    mapping,
+    maybe,
+    need,
+    option_columns,
+    options_of,
+    text,
+    text_gold,
+    texts,
+)
+from data.benchmarks_image import folder_of, subject_of
+from vlm_rl.types import LETTERS, Sample
+
+VSI_NUMERIC = ("object_abs_distance", "object_counting", "object_size_estimation", "room_size_estimation")
+_VSI_DIRECTION = ("object_rel_direction_easy", "object_rel_direction_medium", "object_rel_direction_hard")
+VSI_CHOICE = (*_VSI_DIRECTION, "object_rel_distance", "route_planning", "obj_appearance_order")
+_DISCIPLINE_FOLDER = {
+    "Art & Design": "Art",
+    "Humanities & Social Science": "Humanities",
+    "Health & Medicine": "Medicine",
+    "Tech & Engineering": "Engineering",
+}
+_CAPTION = re.compile(r"^\s*(?:caption|option|sentence)\s+([A-Z1-9])\s?[:.]\s*(\S.*?)\s*$", re.IGNORECASE | re.MULTILINE)
+_EXTENSIONS = (".mp4", ".MP4", ".mkv", ".webm", ".avi")
+
+
+def mmvu(row: Row, place: Place) -> Sample:
+    """MMVU (arXiv 2501.12380): multiple choice with choices {A..E}, or an open question with a short text as key."""
+    kind, path = text(row, "question_type"), text(row, "video_path", "video")
+    subject = maybe(mapping(row, "metadata"), "subject") or folder_of(path)
+    meta: dict[str, Any] = {"question_type": kind, "subject": subject, "cluster": path}
+    media, sample_id, question = (file(place, "video", path),), text(row, "id"), text(row, "question")
+    if kind == "open-ended":
+        return Sample(sample_id, question, key_text(row, "answer"), "text", (), media, meta=meta | {"grading": "open"})
+    if kind != "multiple-choice":
+        raise ValueError(f'the field "question_type" is multiple-choice or open-ended, not {kind[:40]!r}')
+    need(row, "choices")
+    options = option_columns(mapping(row, "choices"))
+    gold = letter_gold(key_text(row, "answer"), len(options))
+    return Sample(sample_id, question, gold, "choice", options, media, meta=meta)
+
+
+def vsibench(row: Row, place: Place) -> Sample:
+    """nyu-visionx/VSI-Bench (arXiv 2412.14171): lettered options for six types of question, a number graded by MRA for four."""
+    kind, scene = text(row, "question_type"), f"{text(row, 'dataset')}/{text(row, 'scene_name')}"
+    meta: dict[str, Any] = {"question_type": kind, "dataset": text(row, "dataset"), "cluster": scene}
+    media, sample_id, question = (file(place, "video", f"{scene}.mp4"),), text(row, "id"), text(row, "question")
+    key = key_text(row, "ground_truth")
+    if kind in VSI_NUMERIC:
+        return Sample(sample_id, question, key, "number", (), media, meta=meta | {"grading": "mra"})
+    if kind not in VSI_CHOICE:
+        raise ValueError(f'the field "question_type" is one of {", ".join((*VSI_NUMERIC, *VSI_CHOICE))}, not {kind[:40]!r}')
+    options = options_of(need(row, "options"))
+    return Sample(sample_id, question, letter_gold(key, len(options), "ground_truth"), "choice", options, media, meta=meta)
+
+
+def videommmu(row: Row, place: Place) -> Sample:
+    """Video-MMMU (arXiv 2501.13826): the track is the configuration (Perception, Comprehension, Adaptation).
+
+    The video lies in the folder of its discipline. An Adaptation question shows its picture where the record brings one; otherwise it is
+    the video's last frame, and the mark in the text reads "the last frame of the video".
+    """
+    sample_id = text(row, "id")
+    subject = subject_of(sample_id)
+    meta: dict[str, Any] = {"track": place.config, "question_type": maybe(row, "question_type"), "cluster": sample_id, **subject}
+    folder = _DISCIPLINE_FOLDER.get(subject["discipline"], subject["discipline"])
+    video = file(place, "video", *(f"{part}{sample_id}.mp4" for part in ((f"{folder}/", "") if folder else ("",))))
+    picture = image(row, place, "image")
+    question = re.sub(r"<image\s?[1-9]?>", "[the picture]" if picture else "[the last frame of the video]", text(row, "question"))
+    row_id, media = "/".join(part for part in (place.config, sample_id) if part), (video, *picture)
+    options = options_of(need(row, "options"))
+    if options and meta["question_type"] != "open":
+        gold = letter_gold(key_text(row, "answer"), len(options))
+        return Sample(row_id, question, gold, "choice", options, media, meta=meta)
+    return Sample(row_id, question, key_text(row, "answer"), "text", (), media, meta=meta | {"grading": "open"})
+
+
+def videomme(row: Row, place: Place) -> Sample:
+    """Video-MME (arXiv 2405.21075): four lettered options; several questions share a video."""
+    name = text(row, "videoID")
+    meta = {key: text(row, key) for key in ("duration", "domain", "sub_category", "task_type")} | {"cluster": name}
+    video = file(place, "video", *(f"{folder}{name}{end}" for folder in ("data/", "") for end in _EXTENSIONS))
+    options = options_of(need(row, "options"))
+    gold = letter_gold(key_text(row, "answer"), len(options))
+    return Sample(text(row, "question_id"), text(row, "question"), gold, "choice", options, (video,), meta=meta)
+
+
+def mvbench(row: Row, place: Place) -> Sample:
+    """OpenGVLab/MVBench (arXiv 2311.17005): the sub-task is the configuration, the key is the text of a candidate.
+
+    `start` and `end` (seconds) of bounded sub-tasks are kept in `meta`; give the clips cut to these bounds.
+    """
+    name, options = text(row, "video"), options_of(need(row, "candidates"), "candidates")
+    task = place.config or maybe(row, "task_type", "task")
+    meta: dict[str, Any] = {"task": task, "cluster": name, **{key: row[key] for key in ("start", "end") if row.get(key) is not None}}
+    gold = text_gold(key_text(row, "answer"), options)
+    sample_id = "/".join(part for part in (task, str(place.number)) if part)
+    return Sample(sample_id, text(row, "question"), gold, "choice", options, (file(place, "video", name),), meta=meta)
+
+
+def tempcompass(row: Row, place: Place) -> Sample:
+    """TempCompass (arXiv 2403.00476): the configuration is the task: multi-choice, yes_no or caption_matching.
+
+    The captioning task is graded by a language model that answers questions about the caption; it is refused.
+    """
+    task, video = place.config or "multi-choice", text(row, "video_id")
+    if task not in ("multi-choice", "yes_no", "caption_matching"):
+        raise ValueError(f"the TempCompass task is multi-choice, yes_no or caption_matching, not {task[:40]!r}; captions need a judge")
+    source, key = text(row, "question"), key_text(row, "answer")
+    meta: dict[str, Any] = {"task": task, "dim": text(row, "dim"), "cluster": video}
+    media = (file(place, "video", f"{video}.mp4", f"videos/{video}.mp4"),)
+    sample_id = f"{task}/{place.number}"
+    if task == "yes_no":
+        return Sample(sample_id, source, key.casefold(), "yesno", (), media, meta=meta)
+    if task == "caption_matching":
+        return _caption_matching(sample_id, source, key, meta, media)
+    choice = lettered(source, key[:1], fewest=4)
+    letter, _, words = key.partition(".")
+    gold = letter_gold(letter, choice.count)
+    if gold and choice.options and words.strip() and text_gold(words.strip(), choice.options) != gold:
+        raise ValueError(f'the field "answer" is {key[:80]!r}, but option {gold} reads {choice.options[LETTERS.index(gold)]!r}')
+    return Sample(sample_id, choice.question, gold, "choice", choice.options, media, meta=meta | choice.meta)
+
+
+def _caption_matching(sample_id: str, source: str, key: str, meta: dict[str, Any], media: tuple) -> Sample:
+    captions = list(_CAPTION.finditer(source))
+    options = tuple(caption[2] for caption in captions)
+    if len(options) < 2:
+        raise ValueError('the field "question" lists captions such as "Caption A: ..", a line each')
+    stem = source[: captions[0].start()].strip()
+    match = _CAPTION.fullmatch(key)
+    gold = text_gold(match[2] if match else key, options)
+    return Sample(sample_id, stem, gold, "choice", options, media, meta=meta)
+
+
+def longvideobench(row: Row, place: Place) -> Sample:
+    """LongVideoBench (arXiv 2407.15754): option0 to option4 ("N/A" where there is none), the right one by its number."""
+    path = text(row, "video_path")
+    need(row, "option0", "candidates")
+    columns = [maybe(row, f"option{i}") for i in range(5)] if "option0" in row else list(texts(row["candidates"], "candidates"))
+    kept = [i for i, option in enumerate(columns) if option not in ("", "N/A")]
+    options = options_of([columns[i] for i in kept], "option0")
+    right = row.get("correct_choice")
+    if right is not None and (isinstance(right, bool) or not isinstance(right, int) or (right != -1 and right not in kept)):
+        raise ValueError(f'the field "correct_choice" is {right!r}, which is no option (options: {kept})')
+    gold = "" if right in (None, -1) else LETTERS[kept.index(right)]
+    meta: dict[str, Any] = {key: maybe(row, key) for key in ("duration_group", "question_category", "subtitle_path")} | {"cluster": path}
+    video = file(place, "video", f"videos/{path}", path)
+    return Sample(text(row, "id"), text(row, "question"), gold, "choice", options, (video,), meta=meta)
