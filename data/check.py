@@ -1,4 +1,7 @@
-"""Every row of a data set tried before training: parsed, media decoded, gold answer accepted by its own verifier. It mends nothing."""
+"""Every row of a data set tried before training: parsed, media decoded (of videos a few frames), gold answer accepted by its own verifier.
+
+It mends nothing.
+"""
 
 import itertools
 from collections import deque
@@ -7,17 +10,22 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from data.media import check_file, decode_image
+from data.media import decode_image
 from data.rows import Rows
+from data.video import check_video
 from vlm_rl.errors import RowError
-from vlm_rl.types import Media, Sample
+from vlm_rl.types import Backend, Media, Sample
 
 Progress = Callable[[int, int], None]
 _AHEAD_PER_WORKER = 16
 
 
 def check_rows(
-    rows: Rows, grade_problem: Callable[[Sample], str | None], progress: Progress | None = None, workers: int = 2
+    rows: Rows,
+    grade_problem: Callable[[Sample], str | None],
+    progress: Progress | None = None,
+    workers: int = 2,
+    video_backend: Backend = "any",
 ) -> list[RowError]:
     """What is wrong with `rows`, in row order; an empty list means nothing.
 
@@ -26,7 +34,7 @@ def check_rows(
     """
     errors: list[RowError] = []
     first_use: dict[str, int] = {}
-    for done, looked in enumerate(_look_at_all(rows, workers), start=1):
+    for done, looked in enumerate(_look_at_all(rows, workers, video_backend), start=1):
         errors += looked.errors
         if looked.sample is not None:
             errors += _check_sample(looked.sample, grade_problem)
@@ -43,30 +51,30 @@ class _Looked:
     errors: list[RowError] = field(default_factory=list)
 
 
-def _look_at_all(rows: Rows, workers: int) -> Iterator[_Looked]:
+def _look_at_all(rows: Rows, workers: int, backend: Backend) -> Iterator[_Looked]:
     known: dict[Path, str | None] = {}
     pending: deque[Future[_Looked]] = deque()
     with ThreadPoolExecutor(max_workers=max(1, workers)) as pool:
         indices = iter(range(len(rows)))
         for index in itertools.islice(indices, max(1, workers) * _AHEAD_PER_WORKER):
-            pending.append(pool.submit(_look, rows, index, known))
+            pending.append(pool.submit(_look, rows, index, known, backend))
         while pending:
             looked = pending.popleft().result()
             for index in itertools.islice(indices, 1):
-                pending.append(pool.submit(_look, rows, index, known))
+                pending.append(pool.submit(_look, rows, index, known, backend))
             yield looked
 
 
-def _look(rows: Rows, index: int, known: dict[Path, str | None]) -> _Looked:
+def _look(rows: Rows, index: int, known: dict[Path, str | None], backend: Backend) -> _Looked:
     try:
         sample = rows[index]
     except RowError as error:
         return _Looked(None, [error])
-    problems = [_media_problem(medium, sample.id, known) for medium in sample.media]
+    problems = [_media_problem(medium, sample.id, known, backend) for medium in sample.media]
     return _Looked(sample, [RowError(sample.id, problem) for problem in problems if problem])
 
 
-def _media_problem(medium: Media, row: str, known: dict[Path, str | None]) -> str | None:
+def _media_problem(medium: Media, row: str, known: dict[Path, str | None], backend: Backend) -> str | None:
     """Why this medium is unusable. Two threads may try the same file at once, which costs time and nothing else."""
     if medium.path is not None and medium.path in known:
         return known[medium.path]
@@ -74,7 +82,7 @@ def _media_problem(medium: Media, row: str, known: dict[Path, str | None]) -> st
         if medium.kind == "image":
             decode_image(medium, row)
         else:
-            check_file(medium, row)
+            check_video(medium, row, backend)
         problem = None
     except RowError as error:
         problem = error.reason

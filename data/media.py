@@ -3,11 +3,16 @@
 Colour profiles are ignored. Resizing to a model's budget and decoding of videos are done elsewhere.
 """
 
+import base64
+import binascii
 import io
+import re
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cache
+from pathlib import Path
+from typing import Any, Literal
 
 import numpy as np
 from PIL import ExifTags, Image, ImageOps
@@ -17,9 +22,14 @@ from vlm_rl.types import Media
 
 MAX_PIXELS = 64_000_000
 MAX_BYTES = 512 * 2**20
+MAX_VIDEO_BYTES = 32 * 2**30
 # Pillow would also try formats that start other programs (EPS) or are rarely fuzzed; these are what data sets hold.
 FORMATS = ("PNG", "JPEG", "MPO", "WEBP", "GIF", "BMP", "TIFF", "PPM", "JPEG2000", "AVIF")
 _SIDEWAYS = (5, 6, 7, 8)
+_DATA_URL = re.compile(r"data:(?P<kind>[a-z]{1,20})/[^;,]{1,100}(?:;[^;,]{1,100})*?;base64,", re.IGNORECASE)
+# What base64 of PNG, JPEG, GIF, RIFF (WebP, AVI), TIFF, JPEG 2000, MP4 and MKV files begins with.
+_BASE64_SIGNS = ("iVBORw0KGgo", "/9j/", "R0lGOD", "UklGR", "SUkqA", "TU0AK", "AAAADGpQ", "AAAA", "GkXfo")
+_BASE64 = re.compile(r"[A-Za-z0-9+/]{64,}={0,2}")
 
 
 def decode_image(media: Media, row: str) -> Image.Image:
@@ -48,14 +58,85 @@ def check_file(media: Media, row: str) -> None:
             status = media.path.stat()
         except (OSError, ValueError) as error:
             missing = isinstance(error, FileNotFoundError)
-            raise RowError(row, f"{_name(media)}: {'no such file' if missing else f'cannot be read: {error}'}") from None
+            raise RowError(row, f"{name_of(media)}: {'no such file' if missing else f'cannot be read: {error}'}") from None
         if not stat.S_ISREG(status.st_mode):
-            raise RowError(row, f"{_name(media)}: not a file")
+            raise RowError(row, f"{name_of(media)}: not a file")
         size = status.st_size
     if size == 0:
-        raise RowError(row, f"{_name(media)}: the file is empty (0 bytes)")
-    if size > MAX_BYTES:
-        raise RowError(row, f"{_name(media)}: {size} bytes, more than {MAX_BYTES}")
+        raise RowError(row, f"{name_of(media)}: the file is empty (0 bytes)")
+    most = MAX_VIDEO_BYTES if media.kind == "video" and media.path is not None else MAX_BYTES
+    if size > most:
+        raise RowError(row, f"{name_of(media)}: {size} bytes, more than {most}")
+
+
+def media_from(value: Any, kind: Literal["image", "video"], base: Path) -> Media:
+    """A handle from what data sets hold: a path (relative to `base`), a data URL, base64 text, bytes, a PIL picture, or a Hugging Face
+    column's {"bytes": ..., "path": ...}. Nothing is decoded. Raises ValueError for anything else, remote addresses included.
+    """
+    if isinstance(value, Mapping):
+        return _from_column(value, kind, base)
+    if isinstance(value, (bytes, bytearray)):
+        if not value:
+            raise ValueError(f"the {kind} is empty (0 bytes)")
+        return Media(kind, data=bytes(value))
+    if isinstance(value, Image.Image) and kind == "image":
+        return png_media(_rgb(ImageOps.exif_transpose(value)))
+    if isinstance(value, Path):
+        return Media(kind, path=base / value)
+    if not isinstance(value, str) or not value.strip() or "\0" in value:
+        raise ValueError(f"{'an' if kind == 'image' else 'a'} {kind} is a file path, a base64 data URL or bytes, not {_shown(value)}")
+    return _from_text(value.strip(), kind, base)
+
+
+def _from_text(text: str, kind: Literal["image", "video"], base: Path) -> Media:
+    if text[:5].lower() == "data:":
+        head = _DATA_URL.match(text[:600])
+        if head is None or head["kind"].lower() not in (kind, "application"):
+            raise ValueError(f'{_shown(text)} is not of the form "data:{kind}/...;base64,..."')
+        return Media(kind, data=_unbase64(text[head.end() :]))
+    if text.startswith(_BASE64_SIGNS) and _BASE64.fullmatch(joined := "".join(text.split())):
+        return Media(kind, data=_unbase64(joined))
+    if text[:7].lower() == "file://":
+        text = text[7:]
+    elif "://" in text:
+        raise ValueError(f"{_shown(text)} is not a file; save it to one first")
+    return Media(kind, path=base / text)
+
+
+def _from_column(value: Mapping[str, Any], kind: Literal["image", "video"], base: Path) -> Media:
+    encoded, path = value.get("bytes"), value.get("path")
+    if encoded:
+        return media_from(_unbase64(encoded) if isinstance(encoded, str) else encoded, kind, base)
+    if path:
+        return media_from(path, kind, base)
+    raise ValueError(f'{"an" if kind == "image" else "a"} {kind} column holds {{"bytes": ..., "path": ...}}, not {_shown(dict(value))}')
+
+
+def _unbase64(text: str) -> bytes:
+    try:
+        data = base64.b64decode("".join(text.split()), validate=True)
+    except (binascii.Error, ValueError) as error:
+        raise ValueError(f"not valid base64: {error}") from None
+    if not data:
+        raise ValueError("the base64 text is empty")
+    return data
+
+
+def _shown(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 80 else f"{text[:77]}..."
+
+
+def strip_png(frames: Sequence[np.ndarray], height: int = 96) -> bytes:
+    """PNG bytes of (H, W, 3) uint8 frames side by side, each `height` pixels high."""
+    images = [Image.fromarray(np.ascontiguousarray(frame)) for frame in frames]
+    small = [image.resize((max(1, round(image.width * height / image.height)), height)) for image in images]
+    strip = Image.new("RGB", (sum(image.width + 2 for image in small) - 2, height), "white")
+    left = 0
+    for image in small:
+        strip.paste(image, (left, 0))
+        left += image.width + 2
+    return _png(strip)
 
 
 def thumbnail_png(image: Image.Image, side: int = 192) -> bytes:
@@ -82,7 +163,7 @@ def _png(image: Image.Image) -> bytes:
 def _opened(media: Media, row: str) -> Iterator[Image.Image]:
     """The picture with its header read and its size checked; whatever Pillow raises inside the block becomes a RowError."""
     if media.kind != "image":
-        raise RowError(row, f"{_name(media)}: a {media.kind} where a picture is expected")
+        raise RowError(row, f"{name_of(media)}: a {media.kind} where a picture is expected")
     check_file(media, row)
     try:
         with Image.open(io.BytesIO(media.read()), formats=_formats()) as image:
@@ -91,20 +172,20 @@ def _opened(media: Media, row: str) -> Iterator[Image.Image]:
     except RowError:
         raise
     except Image.UnidentifiedImageError:
-        raise RowError(row, f"{_name(media)}: not an image, or none of {', '.join(FORMATS)}") from None
+        raise RowError(row, f"{name_of(media)}: not an image, or none of {', '.join(FORMATS)}") from None
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
-        raise RowError(row, f"{_name(media)}: more than {MAX_PIXELS // 10**6} megapixels") from None
+        raise RowError(row, f"{name_of(media)}: more than {MAX_PIXELS // 10**6} megapixels") from None
     except Exception as error:  # decoders of hostile bytes raise anything: struct.error, SyntaxError, zlib.error, ...
-        raise RowError(row, f"{_name(media)}: corrupt or truncated image ({error or type(error).__name__})") from None
+        raise RowError(row, f"{name_of(media)}: corrupt or truncated image ({error or type(error).__name__})") from None
 
 
 def _check_pixels(image: Image.Image, media: Media, row: str) -> None:
     width, height = image.size
     if width * height > MAX_PIXELS:
         limit = f"more than {MAX_PIXELS // 10**6} megapixels"
-        raise RowError(row, f"{_name(media)}: {width} x {height} pixels, {limit}; shrink the picture")
+        raise RowError(row, f"{name_of(media)}: {width} x {height} pixels, {limit}; shrink the picture")
     if width * height < 1:
-        raise RowError(row, f"{_name(media)}: {width} x {height} pixels")
+        raise RowError(row, f"{name_of(media)}: {width} x {height} pixels")
 
 
 @cache
@@ -136,5 +217,6 @@ def _from_deep(image: Image.Image) -> Image.Image:
     return Image.fromarray(np.rint(scaled).clip(0, 255).astype(np.uint8)).convert("RGB")
 
 
-def _name(media: Media) -> str:
+def name_of(media: Media) -> str:
+    """The medium's file, or what stands for it in an error."""
     return str(media.path) if media.path is not None else f"{media.kind} in memory"

@@ -20,7 +20,7 @@ def test_placeholders_expand_to_the_grid_and_collapse_to_one():
     assert prompt.ids.count(pad) == 2
     assert prompt.expanded_ids.count(pad) == sum(tokens) == sum(prompt.token_types)
     assert tokens == [int(v.tensors["image_grid_thw"].prod()) // 4 for v in prompt.vision]
-    both = chat.processor(text=[prompt.text], images=[chat.decode(m, "") for m in prompt.sample.media], return_tensors="pt")
+    both = chat.processor(text=[prompt.text], images=[chat.look.decode(m, "") for m in prompt.sample.media], return_tensors="pt")
     assert both["input_ids"][0].tolist() == list(prompt.expanded_ids)
     assert both["mm_token_type_ids"][0].tolist() == list(prompt.token_types)
 
@@ -57,15 +57,15 @@ def test_a_prompt_too_long_is_refused_and_never_cut():
 
 def test_the_processor_runs_once_per_picture_and_forgets_the_oldest():
     _, chat = make()
-    before = chat.processor_calls
+    before = chat.look.calls
     first = chat.prompt(row("a", picture(1)))
     again = chat.prompt(row("b", picture(1), picture(2)))
-    assert chat.processor_calls - before == 2
+    assert chat.look.calls - before == 2
     assert again.vision[0] is first.vision[0]
-    chat.cache_limit = 1
+    chat.look.cache.limit = 1
     for i in range(3, 6):
         chat.prompt(row("c", picture(i)))
-    assert len(chat._cache) == 1
+    assert len(chat.look.cache.kept) == 1
 
 
 def test_the_fingerprint_changes_with_the_vocabulary():

@@ -1,47 +1,40 @@
-"""Sample -> Prompt -> processor tensors. The only file that knows chat templates, visual placeholder tokens and processors.
+"""Sample -> Prompt. With vlm_rl.vision the only file that knows chat templates, visual placeholder tokens and processors.
 
-The processor runs once per unique picture (cached by content id within a byte limit) and its tensors are shared by reference, so engine
-and trainer are handed the same pixels. What a question looks like as text (`render`) and how bytes become a picture (`decode`) is
-decided elsewhere and handed in.
+What a question looks like as text (`render`) and how bytes become a picture (`decode`) or frames (`decode_video`) is decided elsewhere
+and handed in.
 """
 
 import re
-from collections import OrderedDict
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 from functools import cached_property
 from typing import Any
-
-import torch
-from PIL import Image
 
 from vlm_rl.config import ModelConfig
 from vlm_rl.errors import RowError, UserError
 from vlm_rl.seeds import stable_hash
-from vlm_rl.types import Media, Prompt, Sample
+from vlm_rl.types import Prompt, Sample
+from vlm_rl.vision import SNIPPET, DecodeImage, DecodeVideo, VisualProcessor
+from vlm_rl.vision_cache import Vision
 
 MARK = re.compile(r"<(image|video)>")
 VISUAL_TOKENS = ("<|image_pad|>", "<|video_pad|>", "<|vision_start|>", "<|vision_end|>", "<|vision_pad|>")
 TYPE_OF = {"image": 1, "video": 2}
 
 
-@dataclass(frozen=True, eq=False)
-class Vision:
-    """The processor's tensors for one medium, as the model's forward names them, and how many visual tokens it takes."""
-
-    tensors: Mapping[str, torch.Tensor]
-    tokens: int
-
-
 class Chat:
-    """Renders prompts for one processor. `decode(media, row_id)` gives an RGB picture or raises RowError."""
+    """Renders prompts for one processor. `decode(media, row_id)` gives an RGB picture, `decode_video(media, budget, row_id)` frames."""
 
-    def __init__(self, processor: Any, config: ModelConfig, render: Callable[[Sample], str], decode: Callable[[Media, str], Image.Image]):
+    def __init__(
+        self,
+        processor: Any,
+        config: ModelConfig,
+        render: Callable[[Sample], str],
+        decode: DecodeImage,
+        decode_video: DecodeVideo | None = None,
+    ):
         self.processor, self.tokenizer = processor, processor.tokenizer
-        self.config, self.render, self.decode = config, render, decode
-        self._cache: OrderedDict[tuple[str, str], Vision] = OrderedDict()
-        self._cache_bytes, self.cache_limit = 0, 1 << 30
-        self.processor_calls = 0
+        self.config, self.render = config, render
+        self.look = VisualProcessor(processor, config, decode, decode_video)
 
     @cached_property
     def placeholder(self) -> dict[str, int]:
@@ -69,15 +62,15 @@ class Chat:
         self._refuse_control_tokens(sample.id, prefill, *(part.get("text", "") for part in content))
         text = self.processor.apply_chat_template([{"role": "user", "content": content}], tokenize=False, add_generation_prompt=True)
         ids = self.tokenizer(text, add_special_tokens=False)["input_ids"]
-        vision = tuple(self.vision(media, sample.id) for media in sample.media)
-        expanded, types = self._expand(sample, ids, vision)
+        vision = tuple(self.look(media, sample.id) for media in sample.media)
+        expanded, types = self._expand(sample, text, ids, vision)
         # The prefill is tokenized apart: joined, its first letters could merge with the template's last, and no completion starts so.
         written = self.tokenizer(prefill, add_special_tokens=False)["input_ids"] if prefill else []
         if len(expanded) + len(written) > self.config.max_prompt_tokens:
             raise RowError(
                 sample.id,
                 f"the prompt has {len(expanded) + len(written)} tokens ({sum(v.tokens for v in vision)} visual), more than "
-                f"model.max_prompt_tokens={self.config.max_prompt_tokens}; raise it, lower model.image_max_pixels, or drop the row",
+                f"model.max_prompt_tokens={self.config.max_prompt_tokens}; raise it, lower {self._largest(sample)}, or drop the row",
             )
         return Prompt(
             sample=sample,
@@ -94,37 +87,6 @@ class Chat:
 
     def ids_of(self, text: str) -> tuple[int, ...]:
         return tuple(self.tokenizer(text, add_special_tokens=False)["input_ids"])
-
-    def vision(self, media: Media, row: str) -> Vision:
-        """The processor's tensors of one medium, from the cache where possible."""
-        try:
-            key = (media.kind, media.id)
-        except OSError as error:
-            raise RowError(row, f"cannot read {media.path}: {error.strerror or error}") from None
-        if key not in self._cache:
-            self._remember(key, self._process(media, row))
-        self._cache.move_to_end(key)
-        return self._cache[key]
-
-    def _process(self, media: Media, row: str) -> Vision:
-        if media.kind == "video":
-            raise RowError(row, "videos are not supported yet; give frames as images")
-        picture = self.decode(media, row)
-        size = {"min_pixels": self.config.image_min_pixels, "max_pixels": self.config.image_max_pixels}
-        try:
-            out = self.processor.image_processor(images=[picture], return_tensors="pt", **{k: v for k, v in size.items() if v})
-        except ValueError as error:
-            raise RowError(row, f"the picture ({picture.width}x{picture.height}) cannot be processed: {error}") from None
-        self.processor_calls += 1
-        merge = self.processor.image_processor.merge_size
-        return Vision(dict(out), int(out["image_grid_thw"].prod()) // merge**2)
-
-    def _remember(self, key: tuple[str, str], vision: Vision) -> None:
-        self._cache[key] = vision
-        self._cache_bytes += _bytes(vision)
-        while self._cache_bytes > self.cache_limit and len(self._cache) > 1:
-            _, old = self._cache.popitem(last=False)
-            self._cache_bytes -= _bytes(old)
 
     def _content(self, sample: Sample) -> list[dict[str, str]]:
         text = self.render(sample)
@@ -143,25 +105,31 @@ class Chat:
             if any(token in text for text in texts):
                 raise RowError(row, f"its text contains the model's control token {token}; remove it from the row")
 
-    def _expand(self, sample: Sample, ids: list[int], vision: tuple[Vision, ...]) -> tuple[list[int], list[int]]:
+    def _largest(self, sample: Sample) -> str:
+        videos = any(media.kind == "video" for media in sample.media)
+        return "model.video_max_frames or model.video_max_pixels" if videos else "model.image_max_pixels"
+
+    def _expand(self, sample: Sample, text: str, ids: list[int], vision: tuple[Vision, ...]) -> tuple[list[int], list[int]]:
+        """Ids with one placeholder per visual token, and their types. `ids` are those of `text`."""
         kinds = [media.kind for media in sample.media]
-        found = [id_ for id_ in ids if id_ in self.placeholder.values()]
-        if found != [self.placeholder[kind] for kind in kinds]:
+        pads = {self.placeholder[kind]: type_ for kind, type_ in TYPE_OF.items()}
+        found = [id_ for id_ in ids if id_ in pads]
+        if found != [self.placeholder[kind] for kind in kinds] or text.count(SNIPPET) != kinds.count("video"):
             raise UserError(
                 f"row {sample.id}: the chat template wrote {len(found)} visual placeholders for {len(kinds)} media; "
                 "this processor's template is not one of the Qwen-VL families"
             )
-        expanded, types, items = [], [], iter(zip(kinds, vision, strict=True))
+        spelled = self._spell(text, [v.text for kind, v in zip(kinds, vision, strict=True) if kind == "video"])
+        ids = ids if spelled == text else self.tokenizer(spelled, add_special_tokens=False)["input_ids"]
+        runs = iter([run for v in vision for run in v.runs])
+        expanded, types = [], []
         for id_ in ids:
-            if id_ not in self.placeholder.values():
-                expanded.append(id_)
-                types.append(0)
-                continue
-            kind, item = next(items)
-            expanded += [id_] * item.tokens
-            types += [TYPE_OF[kind]] * item.tokens
+            count = next(runs) if id_ in pads else 1
+            expanded += [id_] * count
+            types += [pads.get(id_, 0)] * count
         return expanded, types
 
-
-def _bytes(vision: Vision) -> int:
-    return sum(t.numel() * t.element_size() for t in vision.tensors.values())
+    def _spell(self, text: str, videos: Sequence[str]) -> str:
+        """The prompt with each video spelled as its family does, times between frames included."""
+        pieces = text.split(SNIPPET)
+        return pieces[0] + "".join(video + piece for video, piece in zip(videos, pieces[1:], strict=True))

@@ -4,13 +4,15 @@ import resource
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from data import Rows, Subset, load_rows, seeded_order
 from data.check import check_rows
-from data.media import decode_image, thumbnail_png
+from data.media import decode_image, strip_png, thumbnail_png
 from data.split import hold_out, overlap
 from data.templates import render
+from data.video import THUMBNAIL, decode_video
 from data.views import blank
 from eval.runner import CLEAN, Plan, unchanged
 from eval.runner import evaluate as ask_all
@@ -22,7 +24,7 @@ from vlm_rl.config import DataConfig, EvalSection, RolloutConfig, SftConfig, Tra
 from vlm_rl.console import Console
 from vlm_rl.errors import RowError, UserError
 from vlm_rl.tracker import Tracker
-from vlm_rl.types import Record, Sample
+from vlm_rl.types import Backend, Record, Sample
 
 HELD_OUT_SHARE = 0.1
 
@@ -55,10 +57,11 @@ def first(rows: Rows, count: int, seed: int) -> Rows:
     return rows if count >= len(rows) else Subset(rows, sorted(seeded_order(len(rows), seed)[:count].tolist()))
 
 
-def check_used(rows: Rows, used: Iterable[int], data: DataConfig, console: Console) -> int:
+def check_used(rows: Rows, used: Iterable[int], data: DataConfig, console: Console, video_backend: Backend = "any") -> int:
     """Try every row that will be met. With on_bad_row: error any bad one stops; with skip they are counted and met again at run time."""
     chosen = Subset(rows, sorted(set(used)))
-    errors = check_rows(chosen, grading.gold_problem, lambda done, total: console.phase("checking rows", done, total))
+    phase = partial(console.phase, "checking rows")
+    errors = check_rows(chosen, grading.gold_problem, phase, video_backend=video_backend)
     if errors and data.on_bad_row == "error":
         shown = "\n".join(f"  {error}" for error in errors[:10])
         raise UserError(
@@ -74,7 +77,8 @@ def make_chat(config: TrainConfig | SftConfig, texts: Iterable[str] = (), checkp
     model = config.model
     if checkpoint_path is not None:
         model = model.model_copy(update={"path": str(checkpoint_path), "scratch": None})
-    return Chat(models.load_processor(model, texts), config.model, render(config.data.template), decode_image)
+    clips = partial(decode_video, seconds=model.decode_timeout_s)
+    return Chat(models.load_processor(model, texts), config.model, render(config.data.template), decode_image, clips)
 
 
 def resume_point(run_dir: Path) -> tuple[Path | None, int]:
@@ -102,11 +106,13 @@ def shares(records: Sequence[Record]) -> dict[str, float]:
 
 
 def keep_pictures(tracker: Tracker, samples: Iterable[Sample]) -> None:
-    """Thumbnails for the report."""
+    """Thumbnails for the report; of a video a strip of frames."""
     for sample in samples:
         for media in sample.media:
             if media.kind == "image":
                 tracker.save_media(media.id, thumbnail_png(decode_image(media, sample.id)))
+            else:
+                tracker.save_media(media.id, strip_png(decode_video(media, THUMBNAIL, sample.id).frames))
 
 
 def bounded_skips(limit: int) -> Callable[[RowError], None]:

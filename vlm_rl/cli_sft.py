@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from data import Rows, Subset
-from data.sampler import Sampler
+from data.sampler import Sampler, make_sampler
 from data.templates import render
 from eval.runner import save_records
 from vlm_rl import checkpoint, cli_parts, models, rundir
@@ -50,7 +50,7 @@ class Run:
     def go(self) -> None:
         started = time.perf_counter()
         used = {i for step in range(self.done, self.config.train.steps) for i in self.sampler.batch(step)}
-        cli_parts.check_used(self.splits.train, used, self.config.data, self.console)
+        cli_parts.check_used(self.splits.train, used, self.config.data, self.console, self.config.model.video_backend)
         self.trainer.run(self.done)
         records = cli_parts.evaluate(self.splits.held_out, self.ask, self.config.eval, self.config.rollout, full=True)
         save_records(self.run_dir / "eval" / "after.jsonl", records)
@@ -71,7 +71,7 @@ class Run:
 
     @cached_property
     def sampler(self) -> Sampler:
-        return Sampler(len(self.splits.train), self.config.train.batch_size, self.config.seed)
+        return make_sampler(self.splits.train, self.config.data, self.config.train.batch_size, self.config.seed)
 
     @cached_property
     def chat(self) -> Any:

@@ -42,11 +42,33 @@ class ModelConfig(Section):
     max_prompt_tokens: int = Field(default=4096, ge=1)
     image_min_pixels: int | None = None
     image_max_pixels: int | None = None
+    video_fps: float = Field(default=2.0, gt=0, description="frames looked at per second of video")
+    video_min_frames: int = Field(default=4, ge=2)
+    video_max_frames: int = Field(default=768, ge=2)
+    video_min_pixels: int | None = Field(default=None, ge=1, description="per frame; without it 128 visual tokens' worth")
+    video_max_pixels: int | None = Field(default=None, ge=1, description="per frame; never more than 768 visual tokens' worth")
+    video_total_pixels: int | None = Field(default=None, ge=1, description="all frames together; without it 115,200 visual tokens' worth")
+    video_backend: Literal["decord", "pyav"] = Field(default="decord", description="never changed silently: their pixels differ slightly")
+    decode_timeout_s: float = Field(default=60.0, gt=0, description="most seconds to wait for the decoder of one video")
+    processor_cache_mb: int = Field(default=1024, ge=0, description="memory for processed pictures and videos")
+    processor_cache_dir: str | None = Field(default=None, description="keep processed pictures and videos here between runs")
 
     @model_validator(mode="after")
     def _one_source(self) -> "ModelConfig":
         if (self.path is None) == (self.scratch is None):
             raise ValueError("set exactly one of model.path and model.scratch")
+        return self
+
+    @model_validator(mode="after")
+    def _bounds(self) -> "ModelConfig":
+        if self.video_min_frames > self.video_max_frames:
+            raise ValueError(f"model.video_min_frames={self.video_min_frames} is more than model.video_max_frames={self.video_max_frames}")
+        for kind, low, high in (
+            ("image", self.image_min_pixels, self.image_max_pixels),
+            ("video", self.video_min_pixels, self.video_max_pixels),
+        ):
+            if low and high and low > high:
+                raise ValueError(f"model.{kind}_min_pixels={low} is more than model.{kind}_max_pixels={high}")
         return self
 
 
@@ -85,12 +107,8 @@ class DataConfig(Section):
     revision: str | None = Field(default=None, description="commit, tag or branch of a hub data set")
     media_root: str | None = Field(default=None, description="where relative media paths start; by default the folder of the file")
     mapping: str | None = Field(default=None, description="how a row is read: an entry of the TRAINING_SETS table or module:function")
-    columns: dict[str, str] = Field(
-        default_factory=dict, description="our field -> the column that holds it, for instance answer: solution"
-    )
-    where: dict[str, Any] = Field(
-        default_factory=dict, description="keep rows whose field equals a value, one of a list, or lies in {min, max}"
-    )
+    columns: dict[str, str] = Field(default_factory=dict, description="our field -> the column that holds it, such as answer: solution")
+    where: dict[str, Any] = Field(default_factory=dict, description="keep rows by field: a value, a list of values, or {min, max}")
     deduplicate: bool = Field(default=False, description="keep the first of rows with equal question, options and media content")
     parts: tuple[DataPart, ...] = Field(default=(), description="of name: mixture")
     curriculum: CurriculumConfig | None = None
@@ -254,6 +272,40 @@ class SftConfig(Section):
     eval: EvalSection = EvalSection()
     checkpoint: CheckpointSection = CheckpointSection()
     tracker: TrackerSection = TrackerSection()
+
+
+class BenchmarkConfig(Section):
+    """Which benchmark; `data` says where its rows are. Several configurations or splits are read one after another."""
+
+    name: str = Field(description="an entry of the BENCHMARKS table")
+    configs: tuple[str, ...] = Field(default=(), description="each in the place of data.config")
+    splits: tuple[str, ...] = Field(default=(), description="each in the place of data.split")
+    media_folders: dict[str, str] = Field(default_factory=dict, description="configuration -> folder of its media below data.media_root")
+
+
+class EvalRolloutConfig(Section):
+    """How a question is answered in an evaluation."""
+
+    engine: Literal["hf"] = "hf"
+    max_new_tokens: int = Field(default=1024, ge=1)
+    stop: tuple[str, ...] = ()
+    batch_size: int = Field(default=64, ge=1, description="most completions decoded at once")
+
+
+class EvalConfig(Section):
+    """`vlm-rl eval`; `model=PATH` on the command line is short for model.path."""
+
+    run_dir: str
+    seed: int = 0
+    model: ModelConfig | None = None
+    data: DataConfig
+    benchmark: BenchmarkConfig
+    rollout: EvalRolloutConfig = EvalRolloutConfig()
+
+    @field_validator("model", mode="before")
+    @classmethod
+    def _path_only(cls, model: Any) -> Any:
+        return {"path": model} if isinstance(model, str) else model
 
 
 def project_path(path: str | Path) -> Path:

@@ -7,11 +7,12 @@ Standard library only. A later stage holds the earlier one; nothing is filled in
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any, Literal
 
 AnswerKind = Literal["choice", "number", "math", "text", "yesno"]
+Backend = Literal["decord", "pyav", "any"]
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 
 
@@ -33,7 +34,54 @@ class Media:
     @cached_property
     def id(self) -> str:
         """Content hash, the same for equal bytes wherever they lie: "3f2a..." (16 hex digits)."""
-        return hashlib.sha256(self.read()).hexdigest()[:16]
+        if self.path is None:
+            return hashlib.sha256(self.data or b"").hexdigest()[:16]
+        status = self.path.stat()
+        return _file_hash(self.path.absolute(), status.st_size, status.st_mtime_ns)
+
+
+@lru_cache(maxsize=1 << 16)
+def _file_hash(path: Path, size: int, mtime_ns: int) -> str:
+    """Read in pieces and remembered while the file stays as it is: a long video would cost a second each time its row is met."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()[:16]
+
+
+@dataclass(frozen=True)
+class VideoBudget:
+    """How much of a video is looked at. Frames are drawn evenly at `fps` per second, from `min_frames` to `max_frames` of them.
+
+    `min_pixels` and `max_pixels` bound a frame's area and `total_pixels` that of all frames together, as far as `min_pixels` allows; sides
+    are multiples of `factor` pixels. `backend` names the decoder; "any" is for looking at a video, not for training on it.
+    """
+
+    fps: float = 2.0
+    min_frames: int = 4
+    max_frames: int = 768
+    min_pixels: int = 128 * 28 * 28
+    max_pixels: int = 768 * 28 * 28
+    total_pixels: int = 115_200 * 28 * 28
+    factor: int = 28
+    backend: Backend = "decord"
+
+
+@dataclass(frozen=True, eq=False)
+class Clip:
+    """A decoded video: `frames` (T, H, W, 3) uint8 RGB array, their `indices` in the source, which has `total` frames at `fps` a second."""
+
+    frames: Any
+    indices: tuple[int, ...]
+    total: int
+    fps: float
+
+    @property
+    def timestamps(self) -> tuple[float, ...]:
+        """Seconds from the start, one per frame, reading the source's rate as constant."""
+        return tuple(index / self.fps for index in self.indices)
+
+    @property
+    def sampled_fps(self) -> float:
+        return len(self.indices) / self.total * self.fps
 
 
 @dataclass(frozen=True)

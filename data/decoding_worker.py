@@ -1,0 +1,195 @@
+"""The script of the process that decodes videos: requests on stdin, replies on stdout, nothing of this project imported.
+
+Decoders of hostile files hang, crash and eat memory, so they run here, under a memory limit, in a process that the parent kills. A request
+is one JSON line, followed by `bytes` bytes of an encoded video when that is not 0; a reply is one JSON line, followed by `bytes` bytes of
+raw RGB frames. An "error" in a reply says what is wrong with the file, "missing" names a library that is not installed.
+"""
+
+import io
+import json
+import math
+import os
+import re
+import resource
+import signal
+import sys
+import zlib
+from collections.abc import Iterator
+from typing import Any, BinaryIO
+
+import numpy as np
+
+RAW = b"vlm-rl frames 1\n"
+MEMORY_BYTES = 6 << 30
+MAX_FRAME_PIXELS = 64_000_000
+ORPHAN_SECONDS = 10
+PREFIX = re.compile(r"\[\d\d:\d\d:\d\d\] \S+:\d+: ")  # time and source line in decord's messages
+
+
+class Unreadable(Exception):
+    """Something is wrong with the file; the text says what."""
+
+
+class Decord:
+    """Random access by decord. Its own threads are not used, which bounds memory and changes no pixel."""
+
+    def __init__(self, source: Any):
+        import decord
+
+        self.reader = decord.VideoReader(source, num_threads=1)
+        self.total, self.fps = len(self.reader), float(self.reader.get_avg_fps())
+        self.height, self.width = self.reader[0].shape[:2] if self.total else (0, 0)
+
+    def read(self, indices: list[int]) -> np.ndarray:
+        return self.reader.get_batch(indices).asnumpy()
+
+
+class PyAV:
+    """Reads on from the start, so indices must ascend from one call to the next."""
+
+    def __init__(self, source: Any):
+        import av
+
+        self.container: Any = av.open(source)
+        if not self.container.streams.video:
+            raise Unreadable("it has no video stream")
+        stream = self.container.streams.video[0]
+        self.total = stream.frames or self._count()
+        self.fps = float(stream.average_rate or stream.guessed_rate or 0)
+        self.frames = self._upright()
+        self.next = 0
+        first = next(self.frames, None)
+        self.height, self.width = first.shape[:2] if first is not None else (0, 0)
+        self.total = self.total if first is not None else 0
+        self._rewind()
+
+    def _count(self) -> int:
+        count = sum(1 for packet in self.container.demux(video=0) if packet.size)
+        self.container.seek(0)
+        return count
+
+    def _rewind(self) -> None:
+        self.container.seek(0)
+        self.frames = self._upright()
+
+    def _upright(self) -> Iterator[np.ndarray]:
+        for frame in self.container.decode(video=0):
+            check_pixels(frame.width, frame.height)
+            yield np.ascontiguousarray(np.rot90(frame.to_ndarray(format="rgb24"), round(frame.rotation / 90)))
+
+    def read(self, indices: list[int]) -> np.ndarray:
+        wanted = []
+        for index in indices:
+            for frame in self.frames:
+                self.next += 1
+                if self.next == index + 1:
+                    wanted.append(frame)
+                    break
+            else:
+                raise Unreadable(f"truncated: frame {index + 1} of {self.total} cannot be decoded")
+        return np.stack(wanted)
+
+
+class Raw:
+    """Frames made by this program: a JSON line {"frames", "height", "width", "fps"} with either "colour" or the "sizes" of zlib blocks."""
+
+    def __init__(self, data: bytes):
+        header, _, self.blocks = data[len(RAW) :].partition(b"\n")
+        fields = json.loads(header)
+        self.total, self.height, self.width = int(fields["frames"]), int(fields["height"]), int(fields["width"])
+        self.fps, self.colour = float(fields["fps"]), fields.get("colour")
+        sizes = [int(size) for size in fields.get("sizes", ())]
+        self.ends = [0, *(sum(sizes[: i + 1]) for i in range(len(sizes)))]
+        check_pixels(self.width, self.height)
+
+    def read(self, indices: list[int]) -> np.ndarray:
+        shape = (self.height, self.width, 3)
+        if self.colour is not None:
+            return np.broadcast_to(np.array(self.colour, np.uint8), (len(indices), *shape))
+        return np.stack([np.frombuffer(self._frame(i, math.prod(shape)), np.uint8).reshape(shape) for i in indices])
+
+    def _frame(self, index: int, size: int) -> bytes:
+        return zlib.decompressobj().decompress(self.blocks[self.ends[index] : self.ends[index + 1]], size)
+
+
+READERS = {"decord": Decord, "pyav": PyAV}
+
+
+def first_that_can(source: Any) -> Any:
+    """Where it is only about what a video looks like, any decoder will do."""
+    try:
+        return Decord(source)
+    except Exception as failed:  # decoders of hostile bytes raise anything
+        if isinstance(source, io.BytesIO):
+            source.seek(0)
+        try:
+            return PyAV(source)
+        except ImportError:
+            raise failed from None
+
+
+def check_pixels(width: int, height: int) -> None:
+    if width * height > MAX_FRAME_PIXELS:
+        raise Unreadable(f"frames of {width} x {height} pixels, more than {MAX_FRAME_PIXELS // 10**6} megapixels")
+
+
+def open_video(request: dict[str, Any], data: bytes) -> Any:
+    if data.startswith(RAW):
+        reader = Raw(data)
+    else:
+        reader = READERS.get(request["backend"], first_that_can)(io.BytesIO(data) if data else request["path"])
+    if reader.total < 1:
+        raise Unreadable("it has no frames")
+    check_pixels(reader.width, reader.height)
+    if not (math.isfinite(reader.fps) and reader.fps > 0):
+        raise Unreadable(f"its frame rate is {reader.fps}")
+    return reader
+
+
+def answer(request: dict[str, Any], data: bytes, reader: Any) -> tuple[Any, dict[str, Any], bytes]:
+    """(the reader from now on, reply, raw frames)"""
+    if request["op"] == "open":
+        reader = open_video(request, data)
+        return reader, {"frames": reader.total, "fps": reader.fps, "height": reader.height, "width": reader.width}, b""
+    if request["op"] == "read":
+        frames = reader.read(request["indices"])
+        if frames.shape != (len(request["indices"]), reader.height, reader.width, 3):
+            raise Unreadable(f"its frames change size from {reader.width} x {reader.height}")
+        return reader, {}, np.ascontiguousarray(frames, dtype=np.uint8).tobytes()
+    return None, {}, b""
+
+
+def reply_to(request: dict[str, Any], data: bytes, reader: Any) -> tuple[Any, dict[str, Any], bytes]:
+    try:
+        return answer(request, data, reader)
+    except ImportError as error:
+        return None, {"missing": str(error)}, b""
+    except Unreadable as error:
+        return None, {"error": str(error)}, b""
+    except MemoryError:
+        return None, {"error": "decoding it takes too much memory"}, b""
+    except Exception as error:  # decoders of hostile bytes raise anything
+        return None, {"error": f"it cannot be decoded ({PREFIX.sub('', ' '.join(str(error).split()))[:160] or type(error).__name__})"}, b""
+
+
+def serve(requests: BinaryIO, replies: BinaryIO) -> None:
+    reader = None
+    replies.write(b'{"bytes": 0}\n')
+    replies.flush()
+    while line := requests.readline():
+        request = json.loads(line)
+        data = requests.read(request.get("bytes", 0))
+        # The kernel ends this process even inside C code, should the parent be gone and nobody left to kill it.
+        signal.alarm(math.ceil(request["seconds"]) + ORPHAN_SECONDS)
+        reader, reply, frames = reply_to(request, data, reader)
+        signal.alarm(0)
+        replies.write(json.dumps({**reply, "bytes": len(frames)}).encode() + b"\n")
+        replies.write(frames)
+        replies.flush()
+
+
+if __name__ == "__main__":
+    channel = os.fdopen(os.dup(1), "wb")
+    os.dup2(2, 1)  # what libraries print must not end up among the replies
+    resource.setrlimit(resource.RLIMIT_DATA, (MEMORY_BYTES, MEMORY_BYTES))
+    serve(sys.stdin.buffer, channel)

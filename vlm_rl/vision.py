@@ -1,0 +1,118 @@
+"""One medium -> the processor's tensors and how it is spelled in a prompt. What differs between families is left to their processors.
+
+The processor runs once per unique medium and its tensors are shared by reference, so engine and trainer are handed the same pixels. How
+bytes become a picture or frames is decided elsewhere and handed in.
+"""
+
+from collections.abc import Callable
+from dataclasses import asdict
+from functools import cached_property
+from itertools import groupby
+from typing import Any
+
+import torch
+import transformers
+from PIL import Image
+from transformers.video_utils import VideoMetadata
+
+from vlm_rl.config import ModelConfig
+from vlm_rl.errors import RowError, UserError
+from vlm_rl.seeds import stable_hash
+from vlm_rl.types import Clip, Media, VideoBudget
+from vlm_rl.vision_cache import Vision, VisionCache
+
+SNIPPET = "<|vision_start|><|video_pad|><|vision_end|>"
+DecodeImage = Callable[[Media, str], Image.Image]
+DecodeVideo = Callable[[Media, VideoBudget, str], Clip]
+
+
+class VisualProcessor:
+    """Callable: (medium, row id) -> Vision, from the cache where possible. Raises RowError for a medium that cannot be used."""
+
+    def __init__(self, processor: Any, config: ModelConfig, decode: DecodeImage, decode_video: DecodeVideo | None = None):
+        self.processor, self.config = processor, config
+        self.decode, self.decode_video = decode, decode_video
+        self.cache = VisionCache(config.processor_cache_mb << 20, config.processor_cache_dir)
+        self.calls = 0
+
+    def __call__(self, media: Media, row: str) -> Vision:
+        try:
+            key = f"{media.kind}-{media.id}-{self.settings[media.kind]:016x}"
+        except (OSError, ValueError) as error:
+            raise RowError(row, f"cannot read {media.path}: {error}") from None
+        return self.cache.get(key, lambda: (self._image if media.kind == "image" else self._video)(media, row))
+
+    @cached_property
+    def settings(self) -> dict[str, int]:
+        """By kind, a hash of all that the tensors depend on beside the medium."""
+        image = (repr(self.processor.image_processor), self.image_size)
+        video = (repr(self.processor.video_processor), sorted(asdict(self.budget).items()))
+        common = (type(self.processor).__name__, transformers.__version__)
+        return {"image": stable_hash(common, image), "video": stable_hash(common, video)}
+
+    @cached_property
+    def image_size(self) -> dict[str, int]:
+        bounds = {"min_pixels": self.config.image_min_pixels, "max_pixels": self.config.image_max_pixels}
+        return {name: value for name, value in bounds.items() if value}
+
+    @cached_property
+    def budget(self) -> VideoBudget:
+        """The config's, with qwen-vl-utils' defaults: 128 to 768 visual tokens per two frames' patch, 0.9 x 128,000 tokens in all."""
+        config, video = self.config, self.processor.video_processor
+        factor = video.patch_size * video.merge_size
+        token = factor**2
+        low = config.video_min_pixels or min(128 * token, config.video_max_pixels or 128 * token)
+        high = min(config.video_max_pixels or 768 * token, max(768 * token, int(1.05 * low)))
+        return VideoBudget(
+            fps=config.video_fps,
+            min_frames=config.video_min_frames,
+            max_frames=config.video_max_frames,
+            min_pixels=low,
+            max_pixels=max(low, high),
+            total_pixels=config.video_total_pixels or 115_200 * token,
+            factor=factor,
+            backend=config.video_backend,
+        )
+
+    def _image(self, media: Media, row: str) -> Vision:
+        picture = self.decode(media, row)
+        try:
+            out = self.processor.image_processor(images=[picture], return_tensors="pt", **self.image_size)
+        except ValueError as error:
+            raise RowError(row, f"the picture ({picture.width}x{picture.height}) cannot be processed: {error}") from None
+        self.calls += 1
+        tokens = int(out["image_grid_thw"].prod()) // self.processor.image_processor.merge_size**2
+        return Vision(dict(out), (tokens,), "<|image_pad|>")
+
+    def _video(self, media: Media, row: str) -> Vision:
+        """Frames are sampled and resized already, so the processor is told to do neither. Where its family has times, it writes them."""
+        if self.decode_video is None:
+            raise UserError("no decoder of videos was given to Chat; pass decode_video")
+        clip = self.decode_video(media, self.budget, row)
+        about = VideoMetadata(
+            total_num_frames=clip.total,
+            fps=clip.fps,
+            width=clip.frames.shape[2],
+            height=clip.frames.shape[1],
+            duration=clip.total / clip.fps,
+            video_backend=self.budget.backend,
+            frames_indices=list(clip.indices),
+        )
+        how: dict[str, Any] = {"do_sample_frames": False, "do_resize": False, "return_tensors": "pt"}
+        if "cap_pixels_per_frame" in self.processor.video_processor.valid_kwargs.__annotations__:
+            how["cap_pixels_per_frame"] = False  # concerns resizing only; left out, it is warned about
+        frames = torch.from_numpy(clip.frames).permute(0, 3, 1, 2)
+        out = self.processor(text=[SNIPPET], videos=[frames], video_metadata=[about], **how)
+        self.calls += 1
+        ids = out.pop("input_ids")[0].tolist()
+        tensors = {name: torch.as_tensor(out[name]) for name in out if name.endswith(("_videos", "grid_thw", "grid_ts"))}
+        return Vision(tensors, *self._runs(ids))
+
+    def _runs(self, ids: list[int]) -> tuple[tuple[int, ...], str]:
+        """The lengths of the runs of placeholders, and the text with each run shortened to one."""
+        tokenizer = self.processor.tokenizer
+        pad = tokenizer.convert_tokens_to_ids("<|video_pad|>")
+        grouped = [(id_, len(list(same))) for id_, same in groupby(ids)]
+        short = [i for id_, count in grouped for i in ([id_] if id_ == pad else [id_] * count)]
+        text = tokenizer.decode(short, skip_special_tokens=False, clean_up_tokenization_spaces=False)
+        return tuple(count for id_, count in grouped if id_ == pad), text
