@@ -64,12 +64,46 @@ def report(run_dir: Annotated[Path, typer.Argument(help="the directory of a run"
 
 
 @data_app.command()
-def check(config: ConfigPath, overrides: Overrides = None) -> None:
-    """Try every row of a train config's data: media decode, an answer is there, its own verifier accepts it. Exits with 1 on bad rows."""
-    checked = load(TrainConfig, config, overrides or [])
-    from vlm_rl.cli_data import check as run
+def check(
+    config: ConfigPath,
+    overrides: Overrides = None,
+    most: Annotated[int, typer.Option(min=0, help="bad rows to print for each data set; 0 prints all")] = 1000,
+) -> None:
+    """Try every row of a config's data: media decode, an answer is there, its own verifier accepts it. Exits with 1 on bad rows.
 
-    raise typer.Exit(run(checked))
+    Works on configs of train and of sft. Example: vlm-rl data check configs/quickstart.yaml data.name=jsonl data.path=rows.jsonl
+    """
+    from vlm_rl import cli_data
+
+    raise typer.Exit(cli_data.check(cli_data.load_any(config, overrides or []), most))
+
+
+@data_app.command()
+def show(
+    config: ConfigPath,
+    overrides: Overrides = None,
+    rows: Annotated[int, typer.Option(min=1, help="rows to show of each data set")] = 24,
+    out: Annotated[Path, typer.Option(help="where to write the page")] = Path("sheet.html"),
+) -> None:
+    """Write rows as a self-contained HTML page: pictures, frames of videos, prompt, options with the right one marked, answer, meta.
+
+    Example: vlm-rl data show configs/quickstart.yaml --rows 12 --out sheet.html
+    """
+    from vlm_rl import cli_data
+
+    print(cli_data.show(cli_data.load_any(config, overrides or []), config, rows, out))
+
+
+@data_app.command()
+def bench(
+    config: ConfigPath,
+    overrides: Overrides = None,
+    rows: Annotated[int, typer.Option(min=1, help="rows to measure on, of each data set")] = 200,
+) -> None:
+    """Measure how fast rows are read, media decoded and prompts processed on this machine."""
+    from vlm_rl import cli_bench, cli_data
+
+    cli_bench.bench(cli_data.load_any(config, overrides or []), rows)
 
 
 @app.command()

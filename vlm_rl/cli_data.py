@@ -1,23 +1,103 @@
-"""`vlm-rl data ...`: looking at rows."""
+"""`vlm-rl data ...`: looking at the rows of any config that has `data:`. Composition and printing only."""
 
-from data import load_rows
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import rich.console
+from rich.table import Table
+
+from data import Rows, load_rows, seeded_order
 from data.check import check_rows
+from data.contact_sheet import Sheet, cards_of, write_sheets
+from data.mixture import shares_of
+from data.problems import summary
+from data.templates import render
 from rewards import grading
-from vlm_rl.config import TrainConfig
+from vlm_rl.config import DataConfig, SftConfig, TrainConfig, project_path
 from vlm_rl.console import Console
+from vlm_rl.loading import load, read_tree
+
+AnyConfig = TrainConfig | SftConfig
 
 
-def check(config: TrainConfig) -> int:
-    """Print what is wrong, by row id. Returns 1 when anything is."""
-    wrong = 0
-    with Console(1) as console:
-        for name, source in (("data", config.data), ("eval_data", config.eval_data)):
-            if source is None:
-                continue
-            rows = load_rows(source)
-            errors = check_rows(rows, grading.gold_problem, lambda done, total: console.phase("checking rows", done, total))
-            for error in errors:
+@dataclass(frozen=True)
+class Source:
+    """Rows under the key of the config that names them."""
+
+    key: str
+    config: DataConfig
+    rows: Rows
+
+
+def load_any(path: str, overrides: Sequence[str]) -> AnyConfig:
+    """A config of `vlm-rl train`, or without `rewards:` one of `vlm-rl sft`. Raises UserError."""
+    rewarded = "rewards" in read_tree(project_path(path)) or any(text.startswith("rewards.") for text in overrides)
+    return load(TrainConfig if rewarded else SftConfig, path, overrides)
+
+
+def sources(config: AnyConfig) -> list[Source]:
+    named = (("data", config.data), ("eval_data", config.eval_data))
+    return [Source(key, data, load_rows(data)) for key, data in named if data is not None]
+
+
+def check(config: AnyConfig, most: int) -> int:
+    """Print what is wrong by row id, at most `most` lines a data set (0 for all), and a summary. Returns 1 when anything is wrong."""
+    screen, wrong = rich.console.Console(soft_wrap=True), 0
+    for source in sources(config):
+        with Console(0) as console:
+            errors = check_rows(source.rows, grading.gold_problem, lambda done, total: console.phase("checking rows", done, total))
+            for error in errors[: most or None]:
                 console.message(str(error))
-            console.message(f"{name}: {len(rows)} rows of {source.name}, {len(errors)} problems")
-            wrong += len(errors)
+        if most and len(errors) > most:
+            screen.print(f"... and {len(errors) - most} more; --most 0 prints all", markup=False)
+        if errors:
+            screen.print(_problems(source.key, [(kind, str(count), first) for kind, count, first in summary(errors)]))
+        bad = len({error.row_id for error in errors})
+        verdict = f"{len(errors)} problems in {bad} of them" if errors else "no problems"
+        screen.print(f"{source.key}: {len(source.rows)} rows of {_named(source.config)}, {verdict}", markup=False, highlight=False)
+        wrong += len(errors)
     return 1 if wrong else 0
+
+
+def show(config: AnyConfig, title: str, count: int, out: Path) -> Path:
+    """Write a contact sheet of `count` rows of each data set, drawn by its seed, and return its path."""
+    sheets = []
+    with Console(0) as console:
+        for source in sources(config):
+            drawn = sorted(seeded_order(len(source.rows), source.config.seed)[:count].tolist())
+            write = render(config.data.template)
+            cards = cards_of(source.rows, drawn, write, lambda done, total: console.phase("drawing rows", done, total))
+            sheets.append(Sheet(source.key, _facts(source, len(drawn)), cards))
+    return write_sheets(out, title, sheets)
+
+
+def _facts(source: Source, shown: int) -> tuple[tuple[str, str], ...]:
+    config = source.config
+    facts = [
+        ("source", _named(config)),
+        ("rows", f"{len(source.rows)}, {shown} drawn by seed {config.seed}"),
+        ("template", config.template),
+    ]
+    owners, weights = shares_of(source.rows)
+    if len(weights) > 1:
+        sizes = [int((owners == number).sum()) for number in range(len(weights))]
+        facts.append(("parts", ", ".join(f"{size} rows at weight {weight:g}" for size, weight in zip(sizes, weights, strict=True))))
+    if config.where:
+        facts.append(("where", ", ".join(f"{name} = {wanted}" for name, wanted in config.where.items())))
+    return tuple(facts)
+
+
+def _named(config: DataConfig) -> str:
+    path = config.path and config.path.rstrip("/").rpartition("/")[2]
+    details = (path, config.config, config.split if config.name in ("easy_vqa", "hub") else None, config.mapping)
+    return " ".join([config.name, *(detail for detail in details if detail)])
+
+
+def _problems(title: str, rows: Sequence[tuple[str, str, str]]) -> Table:
+    table = Table(title=f"{title}: kinds of problems", title_justify="left", box=None, padding=(0, 2, 0, 0))
+    for name in ("problem", "count", "first row"):
+        table.add_column(name, justify="right" if name == "count" else "left")
+    for row in rows:
+        table.add_row(*row)
+    return table

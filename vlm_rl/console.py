@@ -25,7 +25,7 @@ SHOWN = {"reward": "reward/total", "accuracy": "reward/accuracy/raw"}
 
 
 class Console:
-    """Live display of a run of `total_steps` steps, used as a context manager.
+    """Live display of a run of `total_steps` steps, used as a context manager; with 0 steps it shows phases only.
 
     `quiet` None means: quiet unless `output` (standard output by default) is a terminal. An earlier process made `start_step` steps.
     """
@@ -51,7 +51,7 @@ class Console:
             speed_estimate_period=3600,
             disable=self._quiet,
         )
-        self._training = self._progress.add_task("training", total=total_steps, completed=start_step, numbers="")
+        self._training = self._progress.add_task("training", total=total_steps, completed=start_step, numbers="", visible=total_steps > 0)
         self._phases: dict[str, TaskID] = {}
 
     def __enter__(self) -> "Console":
