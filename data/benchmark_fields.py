@@ -5,6 +5,7 @@ Everything raises ValueError with a text that names the field; `data.benchmarks.
 
 import ast
 import difflib
+import itertools
 import re
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
@@ -181,15 +182,11 @@ def inline_options(source: str) -> tuple[str, tuple[str, ...]]:
 
 def _run(labels: Sequence[re.Match[str]]) -> list[re.Match[str]]:
     """The last run of labels that reads A, B, C, .. without a gap."""
-    for start in range(len(labels) - 2, -1, -1):
-        if labels[start][1] == "A" and labels[start + 1][1] == "B":
-            run = [labels[start]]
-            for label, letter in zip(labels[start + 1 :], LETTERS[1:], strict=False):
-                if label[1] != letter:
-                    break
-                run.append(label)
-            return run
-    return []
+    starts = [i for i in range(len(labels) - 1) if labels[i][1] == "A" and labels[i + 1][1] == "B"]
+    if not starts:
+        return []
+    pairs = zip(labels[starts[-1] :], LETTERS, strict=False)
+    return [label for label, _ in itertools.takewhile(lambda pair: pair[0][1] == pair[1], pairs)]
 
 
 @dataclass(frozen=True)

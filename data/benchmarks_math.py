@@ -74,7 +74,8 @@ def _mathvista_open(answer_type: str, precision: str, key: str) -> tuple[AnswerK
 def mathverse(row: Row, place: Place) -> Sample:
     """CaraJ/MathVerse-lmmseval (arXiv 2403.14624). Where the picture alone holds the question, its text and options are not given."""
     version, key = text(row, "problem_version"), key_text(row, "answer")
-    need(row, "question"), need(row, "image")
+    for field in ("question", "image"):
+        need(row, field)
     about = mapping(row, "metadata")
     meta: dict[str, Any] = {"version": version, "problem": maybe(row, "problem_index"), "question_type": text(row, "question_type")}
     meta |= {name: about[name] for name in ("subject", "subfield") if name in about}
@@ -146,7 +147,7 @@ def dynamath(row: Row, place: Place) -> Sample:
     media = required_image(row, place, "decoded_image", "image")
     own, variant = maybe(row, "id", "index"), maybe(row, "question_id", "varid")
     sample_id = "/".join(part for part in (place.config, place.split, maybe(row, "qid"), own, variant) if part) or str(place.number)
-    seeds = [maybe(row, "qid"), own, variant, variant.rpartition("_")[0]]
+    seeds = [maybe(row, "qid")] if maybe(row, "qid") else [own, variant.rpartition("_")[0] or variant]
     meta: dict[str, Any] = {"seeds": seeds, "subject": maybe(row, "subject"), "level": maybe(row, "knowledge_level")}
     kind = maybe(row, "answer_type") or _dynamath_kind(key)
     if kind == "multiple choice":

@@ -5,7 +5,9 @@ from pathlib import Path
 import pytest
 import yaml
 
+from eval.benchmarks import BENCHMARKS
 from vlm_rl.config import SftConfig, TrainConfig
+from vlm_rl.config_eval import EvalConfig
 from vlm_rl.errors import UserError
 from vlm_rl.loading import load
 
@@ -22,7 +24,11 @@ def write(path: Path, tree: dict) -> Path:
 def test_every_shipped_config_parses(path):
     if path.parent.name == "fragments":
         return
-    schema = TrainConfig if "rewards" in yaml.safe_load(path.read_text()) else SftConfig
+    keys = yaml.safe_load(path.read_text())
+    if "benchmark" in keys:
+        assert load(EvalConfig, path).benchmark.name in BENCHMARKS
+        return
+    schema = TrainConfig if "rewards" in keys else SftConfig
     assert load(schema, path).train.steps > 0
 
 
