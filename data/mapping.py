@@ -96,7 +96,7 @@ def unwrapped(answer: str) -> str:
     text = answer.strip()
     if text.startswith("<answer>") and text.endswith("</answer>"):
         text = text[len("<answer>") : -len("</answer>")].strip()
-    if text.startswith("$") and text.endswith("$") and "$" not in text[1:-1].strip("$"):
+    if text.startswith("$") and text.endswith("$") and text.strip("$") and "$" not in text.strip("$"):
         text = text.strip("$").strip()
     for opening in ("\\boxed{", "\\text{"):
         if text.startswith(opening) and _closing_brace(text, len(opening)) == len(text) - 1:
