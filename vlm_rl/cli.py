@@ -71,7 +71,7 @@ def check(
 ) -> None:
     """Try every row of a config's data: media decode, an answer is there, its own verifier accepts it. Exits with 1 on bad rows.
 
-    Works on configs of train and of sft. Example: vlm-rl data check configs/quickstart.yaml data.name=jsonl data.path=rows.jsonl
+    Works on configs of train, sft and eval. Example: vlm-rl data check configs/quickstart.yaml data.name=jsonl data.path=rows.jsonl
     """
     from vlm_rl import cli_data
 

@@ -7,7 +7,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TypeVar
+from typing import TypeVar, cast
 
 import rich.console
 from rich.table import Table
@@ -19,8 +19,9 @@ from data.video import decode_video
 from vlm_rl import cli_parts
 from vlm_rl.chat import Chat
 from vlm_rl.cli_data import AnyConfig, Source, sources
+from vlm_rl.config import SftConfig
 from vlm_rl.console import Console
-from vlm_rl.errors import RowError
+from vlm_rl.errors import RowError, UserError
 from vlm_rl.types import Media, Sample
 
 ItemT = TypeVar("ItemT")
@@ -60,7 +61,10 @@ def _stages(config: AnyConfig, source: Source, count: int, console: Console) -> 
 
     stages = [_timed("read rows", range(len(rows)), read, console)]
     write = render(config.data.template)
-    chat = cli_parts.make_chat(config, (write(sample) for sample in samples) if config.model.scratch else ())
+    if config.model is None:
+        raise UserError("the config names no model; write model=PATH")
+    # An evaluation's config has what is needed of the others: a model and a template.
+    chat = cli_parts.make_chat(cast(SftConfig, config), (write(sample) for sample in samples) if config.model.scratch else ())
     stages += [stage for stage in _decoding(samples, chat, console) if stage.done or stage.failed]
 
     def process(sample: Sample) -> Mapping[str, float]:

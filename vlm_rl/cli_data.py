@@ -8,17 +8,20 @@ import rich.console
 from rich.table import Table
 
 from data import Rows, load_rows, seeded_order
+from data.benchmark_source import benchmark_rows
 from data.check import check_rows
 from data.contact_sheet import Sheet, cards_of, write_sheets
 from data.mixture import shares_of
 from data.problems import summary
+from data.split import overlap
 from data.templates import render
 from rewards import grading
 from vlm_rl.config import DataConfig, SftConfig, TrainConfig, project_path
+from vlm_rl.config_eval import EvalConfig
 from vlm_rl.console import Console
 from vlm_rl.loading import load, read_tree
 
-AnyConfig = TrainConfig | SftConfig
+AnyConfig = TrainConfig | SftConfig | EvalConfig
 
 
 @dataclass(frozen=True)
@@ -31,12 +34,17 @@ class Source:
 
 
 def load_any(path: str, overrides: Sequence[str]) -> AnyConfig:
-    """A config of `vlm-rl train`, or without `rewards:` one of `vlm-rl sft`. Raises UserError."""
-    rewarded = "rewards" in read_tree(project_path(path)) or any(text.startswith("rewards.") for text in overrides)
-    return load(TrainConfig if rewarded else SftConfig, path, overrides)
+    """A config of `vlm-rl eval` (it has `benchmark:`), of `vlm-rl train` (`rewards:`) or of `vlm-rl sft`. Raises UserError."""
+    keys = {*read_tree(project_path(path)), *(text.partition(".")[0] for text in overrides)}
+    if "benchmark" in keys:
+        return load(EvalConfig, path, overrides)
+    return load(TrainConfig if "rewards" in keys else SftConfig, path, overrides)
 
 
 def sources(config: AnyConfig) -> list[Source]:
+    """The data sets of a config, opened."""
+    if isinstance(config, EvalConfig):
+        return [Source(f"benchmark {config.benchmark.name}", config.data, benchmark_rows(config.data, config.benchmark))]
     named = (("data", config.data), ("eval_data", config.eval_data))
     return [Source(key, data, load_rows(data)) for key, data in named if data is not None]
 
@@ -44,7 +52,8 @@ def sources(config: AnyConfig) -> list[Source]:
 def check(config: AnyConfig, most: int) -> int:
     """Print what is wrong by row id, at most `most` lines a data set (0 for all), and a summary. Returns 1 when anything is wrong."""
     screen, wrong = rich.console.Console(soft_wrap=True), 0
-    for source in sources(config):
+    opened = sources(config)
+    for source in opened:
         with Console(0) as console:
             errors = check_rows(source.rows, grading.gold_problem, lambda done, total: console.phase("checking rows", done, total))
             for error in errors[: most or None]:
@@ -57,6 +66,10 @@ def check(config: AnyConfig, most: int) -> int:
         verdict = f"{len(errors)} problems in {bad} of them" if errors else "no problems"
         screen.print(f"{source.key}: {len(source.rows)} rows of {_named(source.config)}, {verdict}", markup=False, highlight=False)
         wrong += len(errors)
+    if len(opened) == 2 and (shared := overlap(opened[0].rows, opened[1].rows, on_bad_row=lambda _: None)):
+        shown = ", ".join(shared[:10]) + (", ..." if len(shared) > 10 else "")
+        screen.print(f"eval_data: {len(shared)} rows show what is trained on: {shown}", markup=False, highlight=False)
+        wrong += len(shared)
     return 1 if wrong else 0
 
 
