@@ -29,7 +29,7 @@ _STYLES = (
     re.compile(r"(?<!\S)([A-Z])\s?[:：]\s*"),
     re.compile(r"(?<!\S)([A-Z])\)\s*"),
 )
-_HEADING = re.compile(r"\s*(?:Choices?|Options?|Select)\s?[:：]\s*\Z", re.IGNORECASE)
+_HEADING = re.compile(r"\b(?:Choices?|Options?|Select)\s?[:：]\Z", re.IGNORECASE)
 _INSTRUCTION = re.compile(r"(?:please\s+)?(?:answer|respond|select|choose|reply)\b", re.IGNORECASE)
 _NUMBERED_MARK = re.compile(r"<image\s?([1-9])>")
 _ANY_MARK = re.compile(r"<image\s?[1-9]?>")
@@ -175,18 +175,16 @@ def inline_options(source: str) -> tuple[str, tuple[str, ...]]:
     for mark in ";,":
         if all(option.endswith(mark) for option in options[:-1]):
             options = [option.removesuffix(mark).rstrip() for option in options]
-    stem = _HEADING.sub("", source[: labels[0].start()]).strip()
+    stem = _HEADING.sub("", source[: labels[0].start()].strip()).strip()
     whole = all(options) and "\n" not in options[-1]
     return (stem, tuple(options)) if whole else (source.strip(), ())
 
 
-def _run(labels: Sequence[re.Match[str]]) -> list[re.Match[str]]:
-    """The last run of labels that reads A, B, C, .. without a gap."""
+def _run(labels: list[re.Match[str]]) -> list[re.Match[str]]:
+    """The labels from the last A, B on, when they read A, B, C, .. to the end; one that is out of place makes them unclear."""
     starts = [i for i in range(len(labels) - 1) if labels[i][1] == "A" and labels[i + 1][1] == "B"]
-    if not starts:
-        return []
-    pairs = zip(labels[starts[-1] :], LETTERS, strict=False)
-    return [label for label, _ in itertools.takewhile(lambda pair: pair[0][1] == pair[1], pairs)]
+    run = labels[starts[-1] :] if starts else []
+    return run if all(label[1] == letter for label, letter in itertools.zip_longest(run, LETTERS[: len(run)])) else []
 
 
 @dataclass(frozen=True)

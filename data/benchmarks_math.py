@@ -35,7 +35,11 @@ _NUMBER = re.compile(r"[-+]?[0-9]+(?:\.[0-9]+)?")
 
 
 def mathvista(row: Row, place: Place) -> Sample:
-    """AI4Math/MathVista (arXiv 2310.02255): multi_choice keys are the text of a choice; free_form by answer_type."""
+    """AI4Math/MathVista (arXiv 2310.02255): multi_choice keys are the text of a choice; free_form by answer_type.
+
+    Deviations: an integer must be equal (the published code cuts 7.9 to 7), and an answer is never the choice nearest in spelling. The
+    question says how many digits are wanted, because the key is rounded to them.
+    """
     question, key = text(row, "question"), key_text(row, "answer")
     about = mapping(row, "metadata")
     meta = {name: about[name] for name in ("task", "context", "category", "grade", "language", "source", "skills") if name in about}
@@ -127,15 +131,20 @@ def wemath(row: Row, place: Place) -> Sample:
     if steps not in ("2steps", "3steps") or part not in ("multi", *"123"[: int(steps[0])]):
         raise ValueError(f'the field "key" is such as 2steps_1 or 3steps_multi, not {step[:40]!r}')
     question = text(row, "question")
-    if source := maybe(row, "option"):
-        stem, options = inline_options(source)
-        if not options or stem:
-            raise ValueError(f'the field "option" is such as "A. 9; B. 12; C. 16", not {source[:80]!r}')
-    else:
-        options = option_columns(row)
-    gold = letter_gold(key_text(row, "answer"), len(options))
+    key = key_text(row, "answer")
+    choice = _wemath_options(question, maybe(row, "option"), key) or Choice(question, option_columns(row))
+    gold = letter_gold(key, choice.count)
     meta = {"problem": problem, "steps": steps, "step": part, "concept": maybe(row, "knowledge concept")}
-    return Sample(f"{problem}/{step}", question, gold, "choice", options, required_image(row, place, "image_path", "image"), meta=meta)
+    media = required_image(row, place, "image_path", "image")
+    return Sample(f"{problem}/{step}", choice.question, gold, "choice", choice.options, media, meta=meta | choice.meta)
+
+
+def _wemath_options(question: str, source: str, key: str) -> Choice | None:
+    """All options in one text, "A. 9; B. 12; C. 16"; where they cannot be told apart they are shown as they are."""
+    if not source:
+        return None
+    stem, options = inline_options(source)
+    return Choice(question, options) if options and not stem else lettered(f"{question}\n{source}", key)
 
 
 def dynamath(row: Row, place: Place) -> Sample:

@@ -36,7 +36,7 @@ _DISCIPLINE_FOLDER = {
     "Health & Medicine": "Medicine",
     "Tech & Engineering": "Engineering",
 }
-_CAPTION = re.compile(r"^\s*(?:caption|option|sentence)\s+([A-Z1-9])\s?[:.]\s*(\S.*?)\s*$", re.IGNORECASE | re.MULTILINE)
+_CAPTION = re.compile(r"^ {0,8}(?:caption|option|sentence) ([A-Z1-9]) ?[:.] ?(\S.*)$", re.IGNORECASE | re.MULTILINE)
 _EXTENSIONS = (".mp4", ".MP4", ".mkv", ".webm", ".avi")
 
 
@@ -133,19 +133,21 @@ def tempcompass(row: Row, place: Place) -> Sample:
     choice = lettered(source, key[:1], fewest=4)
     letter, _, words = key.partition(".")
     gold = letter_gold(letter, choice.count)
-    if gold and choice.options and words.strip() and text_gold(words.strip(), choice.options) != gold:
+    if gold and words.strip() in choice.options and text_gold(words.strip(), choice.options) != gold:
         raise ValueError(f'the field "answer" is {key[:80]!r}, but option {gold} reads {choice.options[LETTERS.index(gold)]!r}')
     return Sample(sample_id, choice.question, gold, "choice", choice.options, media, meta=meta | choice.meta)
 
 
 def _caption_matching(sample_id: str, source: str, key: str, meta: dict[str, Any], media: tuple) -> Sample:
     captions = list(_CAPTION.finditer(source))
-    options = tuple(caption[2] for caption in captions)
+    options = tuple(caption[2].strip() for caption in captions)
     if len(options) < 2:
         raise ValueError('the field "question" lists captions such as "Caption A: ..", a line each')
     stem = source[: captions[0].start()].strip()
     match = _CAPTION.fullmatch(key)
-    gold = text_gold(match[2] if match else key, options)
+    labels = [caption[1].upper() for caption in captions]
+    named = LETTERS[labels.index(match[1].upper())] if match and match[1].upper() in labels else None
+    gold = named or text_gold(key, options)
     return Sample(sample_id, stem, gold, "choice", options, media, meta=meta)
 
 

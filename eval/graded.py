@@ -8,6 +8,8 @@ from rewards import grading
 from vlm_rl.errors import RowError, UserError
 from vlm_rl.types import Record, Sample
 
+_LONGEST_BARE = 120
+
 
 @dataclass(frozen=True)
 class Graded:
@@ -60,15 +62,25 @@ def _graded(sample: Sample, answer: str | None) -> Graded:
 
 
 def graded_records(samples: Iterable[Sample], records: Sequence[Record], condition: str = CLEAN) -> list[Graded]:
-    """Grade the greedy records of one condition again, by their stored answers. Raises as `grade_answers`, and for a repeated record."""
+    """Grade the greedy records of one condition again, with no model. Raises as `grade_answers`, and for a repeated record.
+
+    A finished reply in which no answer was marked, and which is one short line beside its reasoning, is itself the answer: benchmarks
+    also ask for a bare letter, word or number.
+    """
     answers: dict[str, str | None] = {}
     for record in records:
         if record.condition != condition or record.mode != "greedy":
             continue
         if record.sample_id in answers:
             raise RowError(record.sample_id, f"two greedy answers in condition '{condition}'")
-        answers[record.sample_id] = record.answer
+        answers[record.sample_id] = record.answer if record.answer is not None else _bare(record)
     return grade_answers(samples, answers)
+
+
+def _bare(record: Record) -> str | None:
+    body = record.completion.rpartition("</think>")[2].strip()
+    plain = record.finish == "stop" and 0 < len(body) <= _LONGEST_BARE and "\n" not in body and "<" not in body
+    return body if plain else None
 
 
 def mean(scores: Iterable[float]) -> float:

@@ -110,7 +110,7 @@ def test_bad_settings_and_rows_are_named(tmp_path: Path) -> None:
 def test_from_rows_to_official_result_by_way_of_stored_records(tmp_path: Path) -> None:
     path = write_jsonl(tmp_path / "rows.jsonl", ROWS["mathvista"][1])
     rows = benchmark_rows(source("jsonl", path), BenchmarkConfig(name="mathvista"))
-    replies = dict(zip((s.id for s in rows), ["<think>A</think><answer>7 tiles</answer>", "\\boxed{yes}", "about", "", "?"], strict=True))
+    replies = dict(zip((s.id for s in rows), ["<think>A</think><answer>7 tiles</answer>", "\\boxed{yes}", "about", "", "[?]"], strict=True))
 
     def ask(queries: Sequence[Query]) -> list[Reply]:
         return [Reply(replies[query.sample.id]) for query in queries]
@@ -118,9 +118,36 @@ def test_from_rows_to_official_result_by_way_of_stored_records(tmp_path: Path) -
     records = evaluate(rows, {"clean": unchanged}, Plan(samples=0, max_new_tokens=8), ask)
     save_records(tmp_path / "records.jsonl", records)
     result = find_benchmark("mathvista").score_records(rows, load_records(tmp_path / "records.jsonl"))
-    assert (result.headline, result.n, result.unparsed) == (0.4, 5, 3)
+    assert (result.headline, result.n, result.unparsed) == (0.4, 5, 2)
     with pytest.raises(RowError, match="two greedy answers"):
         find_benchmark("mathvista").score_records(rows, [*records, records[0]])
+
+
+@pytest.mark.parametrize(
+    ("completion", "finish", "right"),
+    [
+        ("B", "stop", True),
+        ("(B) teal", "stop", True),
+        ("<think>The answer is A</think>\nB.", "stop", True),
+        ("<think>The answer is A</think><answer>B</answer>", "stop", True),
+        ("<think>B", "stop", False),
+        ("B", "length", False),
+        ("I like B\nB", "stop", False),
+        ("A dog runs with a cup", "stop", False),
+        ("<think>The answer is B</think>", "stop", False),
+        ("", "stop", False),
+    ],
+)
+def test_a_bare_reply_is_the_answer_and_reasoning_never_is(completion: str, finish: str, right: bool, tmp_path: Path) -> None:
+    row = {**ROWS["hrbench"][1][0], "A": "red", "B": "teal"}
+    rows = benchmark_rows(source("jsonl", write_jsonl(tmp_path / "rows.jsonl", [row])), BenchmarkConfig(name="hrbench"))
+
+    def ask(queries: Sequence[Query]) -> list[Reply]:
+        return [Reply(completion, finish=finish) for _ in queries]  # type: ignore[arg-type]
+
+    records = evaluate(rows, {"clean": unchanged}, Plan(samples=0, max_new_tokens=8), ask)
+    result = find_benchmark("hrbench").score_records(rows, records)
+    assert (result.headline, result.unparsed) == (float(right), int(not right))
 
 
 def test_the_model_is_given_by_path_on_the_command_line() -> None:

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from rewards import mathcheck
 from rewards.grading import gold_problem, grade, readable
 from rewards.numerals import parse_number
 from rewards.rules import RULES, mean_relative_accuracy, number_list, same_text
@@ -86,13 +87,14 @@ def test_no_rule_accepts_an_empty_or_a_merely_contained_answer(rule: str, gold: 
 
 @pytest.mark.parametrize("rule", RULES)
 def test_rules_take_bounded_time(rule: str) -> None:
-    start = time.monotonic()
+    start = time.process_time()
     for answer in ("9" * 100_000, "1," * 50_000, "(" * 100_000, "the answer is " * 10_000, "1e" * 50_000, " " * 200_000):
         RULES[rule]("7", answer, {"decimals": 1, "absolute": 0.001})
-    assert time.monotonic() - start < 2
+    assert time.process_time() - start < 2
 
 
 def test_expressions() -> None:
+    mathcheck.check("\\sqrt{4}", "2", 60.0)  # the first expression loads the parser, which a busy machine does not do in time
     root, name = sample("5\\sqrt{3}", "math", grading="expression"), sample("isosceles triangle", "math", grading="expression")
     assert [grade(root, text) for text in ("5\\sqrt{3}", "\\sqrt{75}", "8.66", "5")] == [1, 1, 0, 0]
     assert [grade(name, text) for text in ("Isosceles triangle.", "an isosceles triangle", "triangle isosceles", "")] == [1, 1, 0, 0]
