@@ -7,6 +7,7 @@ import numpy as np
 import torch
 from PIL import Image
 
+from data.video import decode_video, frames_media
 from vlm_rl import small
 from vlm_rl.chat import Chat
 from vlm_rl.config import ModelConfig, ScratchConfig
@@ -39,14 +40,27 @@ def parts(family: str):
     return sizes, tokenizer, small.make_processor(sizes, tokenizer)
 
 
-def make(family: str = "qwen2_5_vl", mode: str = "shared_prefix", **kwargs) -> tuple[Policy, Chat]:
-    sizes, tokenizer, processor = parts(family)
-    chat = Chat(
+def video(seed: int, frames: int = 12, size: tuple[int, int] = (64, 48)) -> Media:
+    pixels = np.random.default_rng(seed).integers(0, 255, (frames, size[1], size[0], 3), dtype=np.uint8)
+    return frames_media(pixels, 10.0)
+
+
+def make_chat(family: str = "qwen2_5_vl", **settings) -> Chat:
+    """Videos are looked at 4 times a second, 28 x 28 to 56 x 84 pixels a frame."""
+    sizes, _, processor = parts(family)
+    video_settings = {"video_fps": 4, "video_max_frames": 8, "video_min_pixels": 28 * 28, "video_max_pixels": 56 * 84}
+    return Chat(
         processor,
-        ModelConfig(scratch=sizes),
+        ModelConfig(scratch=sizes, **video_settings | settings),
         lambda s: s.question,
         lambda media, row: Image.open(io.BytesIO(media.read())).convert("RGB"),
+        decode_video,
     )
+
+
+def make(family: str = "qwen2_5_vl", mode: str = "shared_prefix", **kwargs) -> tuple[Policy, Chat]:
+    sizes, tokenizer, _ = parts(family)
+    chat = make_chat(family)
     return Policy(small.make_model(sizes, tokenizer, seed=1), chat.visual_ids, mode, **kwargs), chat
 
 

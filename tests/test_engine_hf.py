@@ -1,15 +1,16 @@
 """The transformers engine against a slow loop without cache, batch or padding, and its own laws."""
 
+import hashlib
 import math
 
 import pytest
 import torch
-from models_small import make, sample
+from models_small import make, picture, sample, video
 
 from vlm_rl.engine.base import GenerateRequest, ScoreRequest
 from vlm_rl.engine.hf import HFEngine
 from vlm_rl.packing import Item
-from vlm_rl.types import Sampling
+from vlm_rl.types import Sample, Sampling
 
 FAMILIES = ("qwen2_vl", "qwen2_5_vl", "qwen3_vl")
 
@@ -39,6 +40,29 @@ def test_greedy_equals_the_loop_without_cache(family):
         for asked, (completion,) in zip(requests, engine.generate(requests), strict=True):
             want = slow_greedy(policy, asked.prompt, len(completion.token_ids))
             assert completion.token_ids == want
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_videos_are_answered_as_the_trainer_sees_them(family):
+    """Greedy equals the loop without cache, and both are handed the very same pixels."""
+    policy, chat = make(family)
+    clip = Sample(id="v", question="what?", answer="A", media=(video(1),))
+    both = Sample(id="w", question="<image> and <video> or <video>?", answer="A", media=(picture(1), video(2, 7), video(1)))
+    requests = [GenerateRequest(chat.prompt(row), Sampling(5, 0), (0,)) for row in (both, clip)]
+    seen: list[list[str]] = [[]]
+
+    def look(module, inputs, named):
+        pixels = inputs[0] if inputs else named["hidden_states"]
+        seen[-1].append(hashlib.sha256(pixels.contiguous().numpy().tobytes()).hexdigest())
+
+    policy.model.model.visual.register_forward_pre_hook(look, with_kwargs=True)
+    with torch.no_grad():
+        written = HFEngine(policy, chat).generate(requests)
+        seen.append([])
+        policy(policy.pack([Item(r.prompt, (c.token_ids,), (i,)) for i, (r, (c,)) in enumerate(zip(requests, written, strict=True))]))
+        assert len(seen[0]) == 2 and seen[0] == seen[1]
+        for asked, (completion,) in zip(requests, written, strict=True):
+            assert completion.token_ids == slow_greedy(policy, asked.prompt, len(completion.token_ids))
 
 
 @pytest.mark.parametrize("family", FAMILIES)

@@ -2,9 +2,10 @@
 
 import pytest
 import torch
-from models_small import completions, make, sample
+from models_small import completions, make, picture, sample, video
 
 from vlm_rl.packing import Item, split
+from vlm_rl.types import Sample
 
 FAMILIES = ("qwen2_vl", "qwen2_5_vl", "qwen3_vl")
 
@@ -13,7 +14,13 @@ def items(chat, case: str) -> list[Item]:
     one = Item(chat.prompt(sample("one", 1)), completions(chat, [5, 1, 9], 1), (0, 1, 2))
     several = Item(chat.prompt(sample("several", 3, size=(90, 50))), completions(chat, [3, 7], 2), (3, 4))
     text = Item(chat.prompt(sample("text", 0, question="how many?")), completions(chat, [4, 4, 2, 6], 3), (5, 6, 7, 8))
-    return {"one image": [one], "several images": [several], "no image": [text], "mixed": [one, text, several]}[case]
+    if case in ("one image", "several images", "no image", "mixed"):
+        return {"one image": [one], "several images": [several], "no image": [text], "mixed": [one, text, several]}[case]
+    clip = Sample(id="clip", question="what happens?", answer="A", media=(video(1),))
+    both = Sample(id="both", question="first <video> then <image> and <video>?", answer="A", media=(video(2, 6), picture(3), video(4, 9)))
+    moving = Item(chat.prompt(clip), completions(chat, [5, 2], 4), (9, 10))
+    mixed = Item(chat.prompt(both), completions(chat, [3, 6, 1], 5), (11, 12, 13))
+    return {"video": [moving], "video and image": [mixed], "videos among images": [one, moving, text, mixed]}[case]
 
 
 def run(policy, batches, temperature=1.0):
@@ -38,7 +45,10 @@ def assert_equal(got, want):
         assert (got[2][name] - gradient).abs().max() <= 1e-5 * scale + 1e-7, name
 
 
-@pytest.mark.parametrize("case", ["one image", "several images", "no image", "mixed"])
+CASES = ["one image", "several images", "no image", "mixed", "video", "video and image", "videos among images"]
+
+
+@pytest.mark.parametrize("case", CASES)
 @pytest.mark.parametrize("family", FAMILIES)
 def test_shared_prefix_and_dense_oracle_equal_the_plain_forward(family, case):
     plain, chat = make(family, "plain")

@@ -51,9 +51,14 @@ class VisualProcessor:
         return {"image": stable_hash(common, image), "video": stable_hash(common, video)}
 
     @cached_property
-    def image_size(self) -> dict[str, int]:
-        bounds = {"min_pixels": self.config.image_min_pixels, "max_pixels": self.config.image_max_pixels}
-        return {name: value for name, value in bounds.items() if value}
+    def image_size(self) -> dict[str, dict[str, int]]:
+        """The processor's own bounds unless the config has some; a new bound beyond the other one moves it along."""
+        low, high = self.config.image_min_pixels, self.config.image_max_pixels
+        if not low and not high:
+            return {}
+        own = self.processor.image_processor.size
+        least = low or min(own["shortest_edge"], high or own["shortest_edge"])
+        return {"size": {"shortest_edge": least, "longest_edge": high or max(own["longest_edge"], least)}}
 
     @cached_property
     def budget(self) -> VideoBudget:
