@@ -13,7 +13,7 @@ from data.rows import LazyRows, Rows, Subset, seeded_order
 from vlm_rl.config import DataConfig
 from vlm_rl.errors import UserError, unknown
 
-__all__ = ["DATASETS", "LazyRows", "Rows", "Subset", "load_rows", "seeded_order"]
+__all__ = ["DATASETS", "LazyRows", "Rows", "Subset", "load_rows", "own_test_split", "seeded_order"]
 
 DATASETS: dict[str, str] = {
     "easy_vqa": "data.easy_vqa:load",
@@ -21,6 +21,14 @@ DATASETS: dict[str, str] = {
     "jsonl": "data.sources:jsonl",
     "parquet": "data.sources:parquet",
 }
+WITH_TEST_SPLIT = ("easy_vqa",)
+
+
+def own_test_split(config: DataConfig) -> DataConfig | None:
+    """The held-out rows that a source brings itself, asked in the same way, or None: then some of its rows must be held out."""
+    if config.name not in WITH_TEST_SPLIT or config.split == "test":
+        return None
+    return config.model_copy(update={"split": "test", "limit": None, "where": {}, "curriculum": None, "demonstrations": {}})
 
 
 def load_rows(config: DataConfig) -> Rows:

@@ -32,7 +32,11 @@ Question = tuple[str, str, int]
 
 
 def load(config: DataConfig) -> Rows:
-    """The questions of `config.split` as rows of kind "choice", ids such as "train-0017-00123" (picture, question).
+    """Questions of `config.split` as rows of kind "choice", ids such as "train-0017-00123" (picture, question).
+
+    All questions about a colour or a shape, and as many yes/no questions as leave "yes" and "no" equally often right for plain and for
+    negated wording. Of all the package's yes/no questions the wording alone answers 82%: "is there a red shape?" is
+    mostly answered no, "is there not a red shape?" mostly yes, and a model trained on them learns to read instead of to look.
 
     meta: {"image": int, "question_type": "colour" | "shape" | "yesno"} and "colour", "shape" where the picture's are known. Facts come only
     from questions answered by a colour or a shape, because the package words its yes/no questions with "no" and "not". The number of
@@ -52,7 +56,7 @@ class EasyVqa(LazyRows):
 
     def __init__(self, questions: list[Question], images: Path, config: DataConfig):
         facts = _facts(questions)
-        numbered = list(enumerate(questions))
+        numbered = _balanced(questions)
         if config.demonstrations:
             kept = [(i, q) for i, q in numbered if facts.get(q[2], {}).keys() == {"colour", "shape"}]
             dropped = len(numbered) - len(kept)
@@ -77,6 +81,17 @@ class EasyVqa(LazyRows):
         meta: dict[str, Any] = {"image": image, "question_type": kind, **facts}
         response = _demonstration(answer, letter, facts, config.demonstrations, seed) if config.demonstrations else None
         return Sample(row_id, question, letter, "choice", options, (self._media[image],), response, meta)
+
+
+def _balanced(questions: list[Question]) -> list[tuple[int, Question]]:
+    """Numbered questions, with an equal share of the yes/no questions for each wording (plain, negated) and answer."""
+    cells: dict[tuple[bool, str], list[int]] = {}
+    for number, (text, answer, _) in enumerate(questions):
+        if answer in YES_NO:
+            cells.setdefault((bool({"no", "not"} & set(text.split())), answer), []).append(number)
+    each = min(map(len, cells.values()), default=0)
+    drawn = {n for cell in cells.values() for n in sorted(cell, key=lambda n: stable_hash("easy_vqa balance", n))[:each]}
+    return [(n, question) for n, question in enumerate(questions) if question[1] not in YES_NO or n in drawn]
 
 
 def _demonstration(answer: str, letter: str, facts: Mapping[str, str], shares: Mapping[str, float], seed: int) -> str:

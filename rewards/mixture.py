@@ -100,7 +100,8 @@ class Mixture:
     @staticmethod
     def metrics(scored: Sequence[ScoredGroup]) -> dict[str, float]:
         """Means over all rollouts of the step. `reward/LABEL/raw` and `/std` (population) leave unscored results out and are absent when
-        there is none left; `/contribution` counts a dropped term as 0, so that the contributions add up to `reward/total`."""
+        there is none left; `/contribution` counts a dropped term as 0, so that the contributions add up to `reward/total`.
+        `rollout/wellformed` is the share of responses in the strict grammar."""
         by_label: dict[str, list[Part]] = {}
         for group in scored:
             for label, parts in group.parts.items():
@@ -115,6 +116,8 @@ class Mixture:
             numbers[f"reward/{label}/unscored"] = float(len(parts) - len(raws))
         if totals := [total for group in scored for total in group.totals]:
             numbers["reward/total"] = fmean(totals)
+        if said := [parse(g.group.prompt.prefill + rollout.text) for g in scored for rollout in g.group.rollouts]:
+            numbers["rollout/wellformed"] = fmean(response.wellformed for response in said)
         numbers["algo/unscored"] = float(sum(part.raw is None for parts in by_label.values() for part in parts))
         return numbers
 

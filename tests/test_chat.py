@@ -40,12 +40,14 @@ def test_marks_that_do_not_match_are_refused_by_row(question, media):
 
 
 @pytest.mark.parametrize("token", ["<|image_pad|>", "<|im_end|>", "<|video_pad|>", "<|endoftext|>"])
-def test_control_tokens_in_data_or_prefill_are_refused(token):
+def test_control_tokens_are_refused_in_data_and_plain_text_in_a_prefill(token):
     _, chat = make()
     with pytest.raises(RowError, match="control token"):
         chat.prompt(row(f"what {token} now"))
-    with pytest.raises(RowError, match="control token"):
-        chat.prompt(row("what"), prefill=f"<think>{token}")
+    prompt = chat.prompt(row("what"), prefill=f"<think>{token}")
+    written = prompt.expanded_ids[len(chat.prompt(row("what")).expanded_ids) :]
+    assert chat.text_of(written) == f"<think>{token}"
+    assert chat.tokenizer.convert_tokens_to_ids(token) not in written
 
 
 def test_a_prompt_too_long_is_refused_and_never_cut():

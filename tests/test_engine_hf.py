@@ -138,3 +138,27 @@ def test_scores_equal_the_generated_log_probs():
     scores = engine.score([ScoreRequest(asked.prompt, c.token_ids) for c in completions])
     for completion, score in zip(completions, scores, strict=True):
         torch.testing.assert_close(torch.tensor(score), torch.tensor(completion.logprobs), rtol=1e-4, atol=1e-4)
+
+
+def test_generation_with_gradient_checkpointing_on_keeps_its_context():
+    policy, chat = make(gradient_checkpointing=True)
+    plain, _ = make()
+    asked = request(chat, "a", range(3))
+    (checkpointed,) = HFEngine(policy, chat).generate([asked])
+    row = policy.pack([Item(asked.prompt, tuple(c.token_ids for c in checkpointed), (0, 1, 2))])
+    policy(row).logprob_T.sum().backward()
+    (again,) = HFEngine(policy, chat).generate([asked])
+    (want,) = HFEngine(plain, chat).generate([asked])
+    assert [c.token_ids for c in checkpointed] == [c.token_ids for c in again] == [c.token_ids for c in want]
+
+
+def test_a_prefill_holds_no_more_prompts_than_its_token_budget():
+    policy, chat = make()
+    asked = [request(chat, name, range(3), limit=3) for name in ("a", "bb", "c", "dd")]
+    engine = HFEngine(policy, chat, token_budget=2 * max(len(a.prompt.expanded_ids) for a in asked))
+    sizes = []
+    prefill = engine._prefill
+    engine._prefill = lambda prompts: (sizes.append(len(prompts)), prefill(prompts))[1]
+    tight = engine.generate(asked)
+    assert sizes == [2, 2]
+    assert [c.token_ids for g in tight for c in g] == [c.token_ids for g in HFEngine(policy, chat).generate(asked) for c in g]

@@ -84,3 +84,12 @@ def test_vision_tokens_are_outside_the_support():
         logprob = policy(row).logprob_T
     assert (logprob[list(chat.visual_ids)] == float("-inf")).all()
     assert logprob.exp().sum() == pytest.approx(1, abs=1e-4)
+
+
+def test_one_long_prompt_does_not_make_many_short_ones_pay():
+    _, chat = make()
+    long = Item(chat.prompt(sample("long", 0, question="how " * 200)), completions(chat, [5, 5], 1), (0, 1))
+    short = [Item(chat.prompt(sample(f"s{i}", 0)), completions(chat, [5, 5], i), (2 + 2 * i, 3 + 2 * i)) for i in range(20)]
+    batches = split([*short[:10], long, *short[10:]], 100_000)
+    assert sum(map(len, batches)) == 21 and all(len(b) <= 2 for b in batches if long in b)
+    assert len(split(short, 100_000)) == 1

@@ -97,15 +97,16 @@ def shared_prefix_attention(
     q, k, v = (x[0].transpose(0, 1) for x in (query, key, value))  # (L, heads, D)
     grouped = q.shape[1] != k.shape[1]
     k_p, v_p = (x[where.prompt_NP].transpose(1, 2) for x in (k, v))  # (N, H_kv, P, D)
-    k_r, v_r = (x[where.completion_MR].transpose(1, 2) for x in (k, v))
+    k_r, v_r = (torch.cat([p[where.group_M], x[where.completion_MR].transpose(1, 2)], dim=2) for p, x in ((k_p, k), (v_p, v)))
+    if grouped:  # CUDA's fused kernels take a mask or grouped heads, not both
+        k_r, v_r = (x.repeat_interleave(q.shape[1] // k.shape[1], dim=1) for x in (k_r, v_r))
     out_p = scaled_dot_product_attention(q[where.prompt_NP].transpose(1, 2), k_p, v_p, is_causal=True, scale=scaling, enable_gqa=grouped)
     out_r = scaled_dot_product_attention(
         q[where.completion_MR].transpose(1, 2),
-        torch.cat([k_p[where.group_M], k_r], dim=2),
-        torch.cat([v_p[where.group_M], v_r], dim=2),
+        k_r,
+        v_r,
         attn_mask=where.mask_M1RK,
         scale=scaling,
-        enable_gqa=grouped,
     )
     flat = torch.cat([x.transpose(1, 2).flatten(0, 1) for x in (out_p, out_r)])  # (N*P + M*R, H, D)
     return flat[where.restore_L][None], None

@@ -59,13 +59,13 @@ class Chat:
     def prompt(self, sample: Sample, prefill: str = "") -> Prompt:
         """Render one sample. Raises RowError when media and marks disagree, a control token hides in the text, or it is too long."""
         content = self._content(sample)
-        self._refuse_control_tokens(sample.id, prefill, *(part.get("text", "") for part in content))
+        self._refuse_control_tokens(sample.id, *(part.get("text", "") for part in content))
         text = self.processor.apply_chat_template([{"role": "user", "content": content}], tokenize=False, add_generation_prompt=True)
         ids = self.tokenizer(text, add_special_tokens=False)["input_ids"]
         vision = tuple(self.look(media, sample.id) for media in sample.media)
         expanded, types = self._expand(sample, text, ids, vision)
         # The prefill is tokenized apart: joined, its first letters could merge with the template's last, and no completion starts so.
-        written = self.tokenizer(prefill, add_special_tokens=False)["input_ids"] if prefill else []
+        written = list(self.ids_of(prefill))
         if len(expanded) + len(written) > self.config.max_prompt_tokens:
             raise RowError(
                 sample.id,
@@ -86,7 +86,8 @@ class Chat:
         return self.tokenizer.decode(list(ids), skip_special_tokens=True)
 
     def ids_of(self, text: str) -> tuple[int, ...]:
-        return tuple(self.tokenizer(text, add_special_tokens=False)["input_ids"])
+        """Ids of what the model wrote or is said to have written: a control token spelled in it stays plain text and controls nothing."""
+        return tuple(self.tokenizer(text, add_special_tokens=False, split_special_tokens=True)["input_ids"]) if text else ()
 
     def _content(self, sample: Sample) -> list[dict[str, str]]:
         text = self.render(sample)

@@ -258,6 +258,13 @@ class SftSection(Section):
     token_budget: int = Field(default=16384, ge=1)
 
 
+class SftPhase(Section):
+    """Other rows for the first steps: `data` of the config follows when all phases are over."""
+
+    steps: int = Field(ge=1)
+    data: DataConfig
+
+
 class SftConfig(Section):
     """`vlm-rl sft`"""
 
@@ -265,6 +272,7 @@ class SftConfig(Section):
     seed: int = 0
     model: ModelConfig
     data: DataConfig
+    phases: tuple[SftPhase, ...] = ()
     eval_data: DataConfig | None = None
     optim: OptimConfig = OptimConfig()
     train: SftSection
@@ -272,6 +280,7 @@ class SftConfig(Section):
     eval: EvalSection = EvalSection()
     checkpoint: CheckpointSection = CheckpointSection()
     tracker: TrackerSection = TrackerSection()
+    guards: GuardSection = GuardSection()
 
 
 def project_path(path: str | Path) -> Path:

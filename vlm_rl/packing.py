@@ -51,17 +51,24 @@ class Pack:
 
 
 def split(items: Iterable[Item], budget: int) -> list[list[Item]]:
-    """Fill batches in order up to `budget` tokens. A completion that exceeds it alone with its prompt gets a batch of its own."""
+    """Fill batches in order up to `budget` tokens. A completion that exceeds it alone with its prompt gets a batch of its own.
+
+    Attention pads prompts and completions to the longest of their batch; a batch ends before that would more than double its work.
+    """
     batches: list[list[Item]] = []
-    room = 0
     for item in items:
         for piece in _pieces(item, budget):
-            if not batches or piece.tokens > room:
+            if not batches or not _fits([*batches[-1], piece], budget):
                 batches.append([])
-                room = budget
             batches[-1].append(piece)
-            room -= piece.tokens
     return batches
+
+
+def _fits(items: Sequence[Item], budget: int) -> bool:
+    prompts, completions = [i.lengths[0] for i in items], [n for i in items for n in i.lengths[1]]
+    needed = sum(p + sum(p + n for n in rs) for p, rs in (i.lengths for i in items))
+    padded = len(prompts) * max(prompts) + len(completions) * (max(prompts) + max(completions))
+    return sum(i.tokens for i in items) <= budget and padded <= 2 * needed
 
 
 def _pieces(item: Item, budget: int) -> list[Item]:
@@ -95,14 +102,15 @@ def pack(items: Sequence[Item], rope_index: RopeIndex, device: torch.device | st
             ids += completion
             types += [0] * len(completion)
             positions.append((torch.arange(len(completion)) + following).expand(3, -1))
+    assert len(predict) == len(target), "an item holds an empty completion"
     tensors = (torch.tensor(x, dtype=torch.long) for x in (ids, types))
     indices = (torch.tensor(x, dtype=torch.long) for x in (predict, target, rollout))
     parts = (*tensors, torch.cat(positions, dim=1), *indices)
     return Pack(tuple(items), *(x.to(device) for x in parts), vision=join_vision([i.prompt for i in items], device))
 
 
-def join_vision(prompts: Sequence[Prompt], device: torch.device | str) -> dict[str, Tensor]:
-    """The processor's tensors of all media, in order, joined along their first dimension."""
+def join_vision(prompts: Sequence[Prompt], device: torch.device | str, endings: tuple[str, ...] = ("",)) -> dict[str, Tensor]:
+    """The processor's tensors of all media, in order, joined along their first dimension: those whose name ends in one of `endings`."""
     media = [vision.tensors for prompt in prompts for vision in prompt.vision]
-    names = dict.fromkeys(name for tensors in media for name in tensors)
+    names = dict.fromkeys(name for tensors in media for name in tensors if name.endswith(endings))
     return {name: torch.cat([tensors[name] for tensors in media if name in tensors]).to(device) for name in names}

@@ -53,10 +53,10 @@ class Policy(nn.Module):
         name = attention.NAME if mode == "shared_prefix" else "sdpa"
         model.set_attn_implementation({"text_config": name, "vision_config": "sdpa"})
         model.eval()
+        self.checkpointing = gradient_checkpointing
         if gradient_checkpointing:
             model.gradient_checkpointing_enable({"use_reentrant": False})
-            model.train()  # transformers checkpoints in training mode only; these families have no dropout
-        banned = torch.zeros(model.get_output_embeddings().weight.shape[0], dtype=torch.bool)
+        banned = torch.zeros(model.get_output_embeddings().weight.shape[0], dtype=torch.bool, device=model.device)
         banned[list(visual_ids)] = True
         self.register_buffer("banned_V", banned, persistent=False)
 
@@ -68,8 +68,7 @@ class Policy(nn.Module):
         """(3, P) temporal, height and width positions of the prompt's tokens."""
         ids = torch.tensor([prompt.expanded_ids])
         types = torch.tensor([prompt.token_types], dtype=torch.int)
-        vision = join_vision([prompt], "cpu")
-        grids = {name: tensor for name, tensor in vision.items() if name.endswith(("grid_thw", "grid_ts"))}
+        grids = join_vision([prompt], "cpu", ("grid_thw", "grid_ts"))
         return self.model.model.get_rope_index(ids, mm_token_type_ids=types, **grids)[0][:, 0]
 
     def pack(self, items: Sequence[Item]) -> Pack:
@@ -77,6 +76,8 @@ class Policy(nn.Module):
 
     def forward(self, row: Pack, temperature: float = 1.0) -> TokenStats:
         """Log-probs at `temperature`, visual tokens outside the support, as the engine samples."""
+        # transformers checkpoints in training mode only, and then drops the cache that generation needs; these families have no dropout.
+        self.model.train(self.checkpointing and torch.is_grad_enabled())
         hidden_TD = self._plain(row) if self.mode == "plain" else self._packed(row)
         weight = self.model.get_output_embeddings().weight
         out = [
@@ -108,12 +109,13 @@ class Policy(nn.Module):
         width = max(p + c for p, c in sizes)
         ids, types, mask = (torch.zeros(len(pairs), width, dtype=torch.long) for _ in range(3))
         positions = torch.zeros(3, len(pairs), width, dtype=torch.long)
+        rope = {id(prompt): self.rope_index(prompt) for prompt, _ in pairs}
         rows, columns = [], []
         for i, ((prompt, completion), (p, c)) in enumerate(zip(pairs, sizes, strict=True)):
             ids[i, : p + c] = torch.tensor(prompt.expanded_ids + completion)
             types[i, :p] = torch.tensor(prompt.token_types)
             mask[i, : p + c] = 1
-            positions[:, i, :p] = self.rope_index(prompt)
+            positions[:, i, :p] = rope[id(prompt)]
             positions[:, i, p : p + c] = torch.arange(c) + positions[:, i, :p].max() + 1
             rows += [i] * c
             columns += range(p - 1, p + c - 1)

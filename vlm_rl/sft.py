@@ -62,6 +62,7 @@ class SftTrainer:
             stats = self.policy(self.policy.pack(batch))
             loss = -stats.logprob_T.sum() / tokens
             loss.backward()
+            self.optimiser.gather()
             total += float(loss.detach())
             entropy += float(stats.entropy_T.sum()) / tokens
         metrics = self.optimiser.step(step - 1, lambda: ", ".join(item.prompt.sample.id for item in items))

@@ -82,6 +82,7 @@ class Updater:
         if not torch.isfinite(loss):
             raise UserError(f"the loss is not finite; samples in this pack: {', '.join(i.prompt.sample.id for i in items)}")
         loss.backward()
+        self.optimiser.gather()
         sums.add("loss/total", loss.detach())
         sums.add("rollout/entropy", (stats.entropy_T * mask_T).sum())
         for name, mark_T in out.marks.items():
@@ -155,6 +156,8 @@ def check_names(algo: AlgoConfig) -> None:
     ):
         if name not in table:
             raise unknown(key, name, table)
+    if algo.kl_weight > 0 and algo.kl == "k1":
+        raise UserError("algo.kl=k1 has no gradient on average as a term of the loss, so it would regularise nothing; write k2 or k3")
 
 
 def _names(scored: Sequence[ScoredGroup]) -> str:

@@ -4,7 +4,7 @@ Each distinct prompt is prefilled once, its key-value cache expanded to the grou
 its own seed by inverse transform of its own distribution, so they do not depend on what else is in the batch. Not for speed on GPUs.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -34,20 +34,22 @@ class HFEngine:
     def generate(self, requests: Sequence[GenerateRequest], progress: Progress | None = None) -> list[tuple[Completion, ...]]:
         wanted = [(r, seed) for r, request in enumerate(requests) for seed in request.seeds]
         written: list[list[Completion]] = [[] for _ in requests]
-        for start in range(0, len(wanted), self.batch_size):
-            batch = wanted[start : start + self.batch_size]
+        self.policy.model.eval()
+        done = 0
+        for batch in self._batches(requests, wanted):
             rows = [Row(requests[r], seed) for r, seed in batch]
             self._write(rows)
             for (r, _), row in zip(batch, rows, strict=True):
                 written[r].append(self._completion(row))
+            done += len(batch)
             if progress:
-                progress(start + len(batch), len(wanted))
+                progress(done, len(wanted))
         return [tuple(completions) for completions in written]
 
     @torch.no_grad()
     def score(self, requests: Sequence[ScoreRequest]) -> list[tuple[float, ...]]:
-        items = [Item(r.prompt, (r.continuation_ids,), (i,)) for i, r in enumerate(requests)]
-        scores: list[tuple[float, ...]] = [()] * len(items)
+        items = [Item(r.prompt, (r.continuation_ids,), (i,)) for i, r in enumerate(requests) if r.continuation_ids]
+        scores: list[tuple[float, ...]] = [()] * len(requests)
         for batch in split(items, self.token_budget):
             row = self.policy.pack(batch)
             logprobs = self.policy(row).logprob_T
@@ -59,6 +61,21 @@ class HFEngine:
         own = self.policy.model.state_dict()
         for name, tensor in weights:
             own[name].copy_(tensor)
+
+    def _batches(self, requests: Sequence[GenerateRequest], wanted: Sequence[tuple[int, int]]) -> Iterator[list[tuple[int, int]]]:
+        """In order, at most `batch_size` completions at once and `token_budget` padded tokens of distinct prompts in a prefill."""
+        batch: list[tuple[int, int]] = []
+        prompts: dict[int, int] = {}
+        for r, seed in wanted:
+            prompt = requests[r].prompt
+            held = {**prompts, id(prompt): len(prompt.expanded_ids)}
+            if batch and (len(batch) == self.batch_size or len(held) * max(held.values()) > self.token_budget):
+                yield batch
+                batch, held = [], {id(prompt): len(prompt.expanded_ids)}
+            batch.append((r, seed))
+            prompts = held
+        if batch:
+            yield batch
 
     def _write(self, rows: list["Row"]) -> None:
         """Decode all rows to their ends; rows of one prompt object share its prefill."""
