@@ -107,8 +107,11 @@ def write_report(run_dir: Path) -> Path:
     )
     path = run_dir / "report.html"
     aside = run_dir / "report.html.part"
-    aside.write_text(html, encoding="utf-8", errors="replace")
-    aside.replace(path)
+    try:
+        aside.write_text(html, encoding="utf-8", errors="replace")
+        aside.replace(path)
+    except OSError as error:
+        raise UserError(f"{path} cannot be written: {error.strerror or error}; mend that, then run: vlm-rl report {run_dir}") from None
     log.info("wrote %s", path)
     return path
 
@@ -255,7 +258,8 @@ def _training(run: Run, row: Row) -> Training:
     text = str(row["question"]) if "question" in row else _asked(str(row.get("prompt", "")), options)
     kind = row.get("kind") if row.get("kind") in get_args(AnswerKind) else "choice" if options else "text"
     sample = Sample(str(row.get("sample_id")), text, gold, cast(AnswerKind, kind), tuple(options))
-    correct = grading.is_correct(sample, None if answer is None else str(answer))
+    stored = row.get("correct")
+    correct = stored if isinstance(stored, bool) else grading.is_correct(sample, None if answer is None else str(answer))
     question = _question(run, text, options, gold, media_ids)
     said = _said(
         str(row.get("completion", "")),

@@ -41,6 +41,8 @@ def test_every_shipped_config_parses(path):
         (["train.steps=many"], ["train.steps", "many"]),
         (["rollout.engine=vlm"], ["rollout.engine", "'hf'"]),
         (["rewards.acc.weight=2"], ["no reward is labelled 'acc'", "accuracy", "rewards.acc.use"]),
+        (["rewards=null", "rewards.acc.weight=2"], ["no reward is labelled 'acc' (labels: none)", "rewards.acc.use"]),
+        (["rewards=3", "rewards.acc.weight=2"], ["no reward is labelled 'acc'"]),
         (["nonsense"], ["key.sub=value"]),
         (["seed=[1"], ["not valid YAML"]),
         (["model.path=null"], ["set exactly one of model.path and model.scratch"]),
@@ -83,6 +85,9 @@ def test_extends_in_a_circle_and_missing_files_are_refused(tmp_path):
         load(TrainConfig, tmp_path / "a.yaml")
     with pytest.raises(UserError, match=r"no config file.*did you mean .*a\.yaml"):
         load(TrainConfig, tmp_path / "aa.yaml")
+    for extends in (3, [3], {"a.yaml": 1}):
+        with pytest.raises(UserError, match=r"c\.yaml: extends: .* is no file"):
+            load(TrainConfig, write(tmp_path / "c.yaml", {"extends": extends}))
     (tmp_path / "list.yaml").write_text("- 1")
     with pytest.raises(UserError, match="a config is a mapping"):
         load(TrainConfig, tmp_path / "list.yaml")
@@ -90,5 +95,5 @@ def test_extends_in_a_circle_and_missing_files_are_refused(tmp_path):
 
 def test_a_reward_label_has_no_dot(tmp_path):
     path = write(tmp_path / "c.yaml", {**MINIMAL, "rewards": {"a.b": {}}})
-    with pytest.raises(UserError, match="no '.'"):
+    with pytest.raises(UserError, match=r"no '\.'"):
         load(TrainConfig, path)

@@ -10,7 +10,7 @@ import transformers
 from runs_small import train_config, write_rows
 from safetensors.torch import load_file
 
-from vlm_rl import cli_train
+from vlm_rl import cli_run, cli_train
 from vlm_rl.errors import UserError
 
 
@@ -26,14 +26,14 @@ class Killed(BaseException):
 
 def stop_after(monkeypatch, step: int) -> None:
     """End the process's work right after the log of `step`, before its checkpoint."""
-    whole = cli_train.Run.save
+    whole = cli_train.TrainRun.save
 
     def save(self, n):
         if n == step:
             raise Killed
         whole(self, n)
 
-    monkeypatch.setattr(cli_train.Run, "save", save)
+    monkeypatch.setattr(cli_train.TrainRun, "save", save)
 
 
 def test_a_run_writes_what_it_promises(tmp_path):
@@ -50,10 +50,12 @@ def test_a_run_writes_what_it_promises(tmp_path):
     assert len(rollouts) == 4 * 3 * 4
     first = rollouts[0]
     assert {"step", "sample_id", "prompt", "media_ids", "completion", "trace", "answer", "parts", "total", "gold"} <= first.keys()
+    assert first["kind"] == "choice"
+    assert all(row["correct"] == (row["parts"]["accuracy"]["raw"] == 1) for row in rollouts)
     total = sum(part["contribution"] for part in first["parts"].values())
     assert math.isclose(first["total"], total)
     summary = json.loads((run / "summary.json").read_text())
-    keys = "accuracy_before accuracy_after difference_ci95 blank_before blank_after wellformed_before".split()
+    keys = ["accuracy_before", "accuracy_after", "difference_ci95", "blank_before", "blank_after", "wellformed_before"]
     assert all(f"eval/{key}" in summary for key in keys) and summary["time/total"] > 0
     assert (run / "config.yaml").exists() and "<svg" in (run / "report.html").read_text()
     model = run / "checkpoints" / "step_4"
@@ -110,6 +112,52 @@ def test_finished_and_foreign_run_directories(tmp_path, caplog):
         cli_train.train(train_config(tmp_path, f"run_dir={tmp_path}/other"))
 
 
+def broken_after(monkeypatch, tmp_path: Path, stop: int) -> None:
+    with monkeypatch.context() as patch:
+        stop_after(patch, stop)
+        patch.setattr(cli_train.TrainRun, "seconds", lambda self: 1000.0)
+        with pytest.raises(Killed):
+            cli_train.train(train_config(tmp_path))
+
+
+def edit_row(rows: Path, row_id: str, **changes: object) -> None:
+    lines = [json.loads(line) for line in rows.read_text().splitlines()]
+    rows.write_text("".join(json.dumps(row | changes if row["id"] == row_id else row) + "\n" for row in lines))
+
+
+def before(run: Path) -> list[dict]:
+    return [json.loads(line) for line in (run / "eval" / "before.jsonl").read_text().splitlines()]
+
+
+def test_a_resumed_run_counts_all_its_time_and_wants_the_same_training_rows(tmp_path, monkeypatch):
+    config = train_config(tmp_path)
+    broken_after(monkeypatch, tmp_path, 3)
+    rows = tmp_path / "rows" / "rows.jsonl"
+    whole = rows.read_text()
+    rows.write_text(whole + whole.splitlines()[0].replace('"r0"', '"new"') + "\n")
+    with pytest.raises(UserError, match=r"training data changed since .*step_2"):
+        cli_train.train(config)
+    rows.write_text(whole)
+    summary = json.loads((cli_train.train(config) / "summary.json").read_text())
+    assert 1000 < summary["time/total"] < 2000
+
+
+@pytest.mark.parametrize("stop", [1, 3])
+def test_an_evaluation_of_other_held_out_rows_is_not_trusted(tmp_path, monkeypatch, stop):
+    config = train_config(tmp_path)
+    broken_after(monkeypatch, tmp_path, stop)
+    record = before(tmp_path / "run")[0]
+    other = next(option for option in record["options"] if option != record["options"]["AB".index(record["gold"])])
+    edit_row(tmp_path / "rows" / "rows.jsonl", record["sample_id"], answer=other)
+    if stop == 3:
+        with pytest.raises(UserError, match=rf"held-out row {record['sample_id']} is not the one of .*2 steps are done"):
+            cli_train.train(config)
+        return
+    cli_train.train(config)
+    again = before(tmp_path / "run")[0]
+    assert again["sample_id"] == record["sample_id"] and again["gold"] != record["gold"]
+
+
 def test_kl_and_several_updates_per_rollout(tmp_path):
     run = cli_train.train(train_config(tmp_path, "algo.kl_weight=0.1", "train.updates_per_rollout=2", "algo.aggregation=token_mean"))
     lines = metrics(run)
@@ -136,7 +184,7 @@ def test_bad_rows_stop_before_training_or_are_skipped(tmp_path):
 
 
 def test_engine_and_trainer_that_disagree_stop_the_run(tmp_path, monkeypatch):
-    policy = cli_train.Run.engine.func
+    policy = cli_run.Run.engine.func
 
     def stale(self):
         engine = policy(self)
@@ -147,9 +195,9 @@ def test_engine_and_trainer_that_disagree_stop_the_run(tmp_path, monkeypatch):
             next(engine.policy.model.model.language_model.layers.parameters()).add_(0.05)
         return engine
 
-    prop = cli_train.cached_property(stale)
-    prop.__set_name__(cli_train.Run, "engine")
-    monkeypatch.setattr(cli_train.Run, "engine", prop)
+    prop = cli_run.cached_property(stale)
+    prop.__set_name__(cli_run.Run, "engine")
+    monkeypatch.setattr(cli_run.Run, "engine", prop)
     with pytest.raises(UserError, match="engine and trainer disagree"):
         cli_train.train(train_config(tmp_path))
 

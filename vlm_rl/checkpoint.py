@@ -77,13 +77,23 @@ def newest(root: Path) -> Path | None:
 
 def load_state(path: Path) -> dict[str, Any]:
     """The `state` that was given to `save`, tensors on the CPU. Raises UserError if it cannot be read."""
+    plain = load_plain(path)
     try:
-        plain = json.loads((path / PLAIN).read_text(encoding="utf-8"))
         return plain | torch.load(path / TENSORS, map_location="cpu", weights_only=True)
     except Exception as error:
-        raise UserError(
-            f"the trainer's state in {path} cannot be read ({error}); remove that directory to go on from an earlier one"
-        ) from error
+        raise _unreadable(path, error) from error
+
+
+def load_plain(path: Path) -> dict[str, Any]:
+    """The entries of the `state` that JSON holds, without loading a tensor. Raises UserError if they cannot be read."""
+    try:
+        return dict(json.loads((path / PLAIN).read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError) as error:
+        raise _unreadable(path, error) from error
+
+
+def _unreadable(path: Path, error: Exception) -> UserError:
+    return UserError(f"the trainer's state in {path} cannot be read ({error}); remove that directory to go on from an earlier one")
 
 
 def step_of(path: Path) -> int:

@@ -1,5 +1,7 @@
 """The command line. Commands read a config, apply overrides and hand over; the only file that prints."""
 
+import errno
+import importlib
 import logging
 import os
 import sys
@@ -14,6 +16,8 @@ from vlm_rl import __version__
 from vlm_rl.config import SftConfig, TrainConfig
 from vlm_rl.errors import UserError
 from vlm_rl.loading import load
+
+INTERRUPTED = 130
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -112,21 +116,63 @@ def version() -> None:
     print(f"vlm-rl {__version__}")
 
 
+class LiveHandler(logging.Handler):
+    """Log lines to standard error as it is at that moment: a progress bar takes its place while it is shown, and prints them above."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        try:
+            sys.stderr.write(self.format(record) + "\n")
+            sys.stderr.flush()
+        except Exception:
+            self.handleError(record)
+
+
 def main() -> None:
     """Run a command; what the user can mend is printed without a traceback (exit 2), Ctrl-C says how to go on (exit 130)."""
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
-    for chatty in ("httpx", "matplotlib", "absl"):
-        logging.getLogger(chatty).setLevel(logging.WARNING)
-    warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")
-    sys.path.insert(0, os.getcwd())  # rewards named module:Name may lie beside the user's config
+    _set_up_logging()
+    screen = Screen(stderr=True, soft_wrap=True)
     try:
+        _let_user_modules_in()
         app()
     except UserError as error:
-        Screen(stderr=True, soft_wrap=True).print(f"error: {error}", style="red", markup=False, highlight=False)
+        screen.print(f"error: {error}", style="red", markup=False, highlight=False)
         sys.exit(2)
-    except KeyboardInterrupt:
-        Screen(stderr=True).print("stopped; the same command goes on from the newest checkpoint", markup=False)
-        sys.exit(130)
+    except OSError as error:
+        logging.getLogger(__name__).debug("the error came from:", exc_info=True)
+        screen.print(f"error: {_in_words(error)}", style="red", markup=False, highlight=False)
+        sys.exit(2)
+    except (KeyboardInterrupt, SystemExit) as error:
+        # typer has already turned a Ctrl-C inside a command into this exit status.
+        if isinstance(error, SystemExit) and error.code != INTERRUPTED:
+            raise
+        resumes = any(command in sys.argv[1:2] for command in ("train", "sft"))
+        screen.print("stopped" + ("; the same command goes on from the newest checkpoint" if resumes else ""), markup=False)
+        sys.exit(INTERRUPTED)
+
+
+def _set_up_logging() -> None:
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S", handlers=[LiveHandler()])
+    for chatty in ("httpx", "matplotlib", "absl"):
+        logging.getLogger(chatty).setLevel(logging.WARNING)
+    # Some libraries import DeepSpeed where it is installed, and it remarks on a machine without a GPU, in the middle of a run.
+    logging.getLogger("DeepSpeed").addFilter(lambda record: "Setting accelerator to CPU" not in record.getMessage())
+    warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")
+
+
+def _let_user_modules_in() -> None:
+    """Rewards named module:Name may lie in the working directory; a data/ or rewards.py there must not hide this project's packages."""
+    here = Path.cwd()
+    if here != Path(__file__).resolve().parent.parent:
+        sys.path[:] = [entry for entry in sys.path if Path(entry).resolve() != here.resolve()]
+    for package in ("data", "eval", "rewards"):
+        importlib.import_module(package)
+    sys.path.append(str(here))
+
+
+def _in_words(error: OSError) -> str:
+    place = f"{error.filename}: " if error.filename else ""
+    hint = "; free some space and run the same command again" if error.errno == errno.ENOSPC else ""
+    return f"{place}{error.strerror or error}{hint}"

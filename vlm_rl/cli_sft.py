@@ -1,25 +1,21 @@
 """`vlm-rl sft`: the composition root of supervised fine-tuning."""
 
-import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import accumulate
 from pathlib import Path
-from typing import Any
 
-from data import Rows, Subset
+from data import Rows, Subset, load_rows
 from data.sampler import Sampler, make_sampler
 from data.templates import render
 from eval.runner import save_records
-from vlm_rl import checkpoint, cli_parts, models, rundir
-from vlm_rl.asking import Asker
+from vlm_rl import cli_parts, rundir
+from vlm_rl.chat import Chat
+from vlm_rl.cli_run import Run
 from vlm_rl.config import SftConfig
 from vlm_rl.console import Console
-from vlm_rl.engine.hf import HFEngine
-from vlm_rl.optim import Optimiser
-from vlm_rl.policy import Policy
 from vlm_rl.sft import Hooks, SftTrainer
-from vlm_rl.tracker import Tracker
 from vlm_rl.types import Sample
 
 TOKENIZER_TEXTS = 4000
@@ -27,38 +23,34 @@ TOKENIZER_TEXTS = 4000
 
 def sft(config: SftConfig) -> Path:
     """Run or resume a fine-tuning. Returns the run directory; the model is its last checkpoint."""
-    run_dir = rundir.claim(config)
-    path, done = cli_parts.resume_point(run_dir)
-    with Console(config.train.steps, start_step=done) as console:
-        if rundir.read_summary(run_dir).get("run/finished"):
-            console.message(f"{run_dir} is finished: {path}; to train anew write run_dir=OTHER")
-            return run_dir
-        Run(config, run_dir, path, done, console).go()
-    return run_dir
+    with rundir.claimed(config) as run_dir:
+        path, done = cli_parts.resume_point(run_dir)
+        with Console(config.train.steps, start_step=done) as console:
+            if rundir.read_summary(run_dir).get("run/finished"):
+                console.message(f"{run_dir} is finished: {path}; to train anew write run_dir=OTHER")
+                return run_dir
+            SftRun(config, run_dir, path, done, console).go()
+        return run_dir
 
 
 @dataclass
-class Run:
-    """One process of one run: from step `done` (checkpoint `path`) to the end, then an evaluation on held-out rows."""
+class SftRun(Run):
+    """Fine-tuning, then an evaluation on held-out rows."""
 
     config: SftConfig
-    run_dir: Path
-    path: Path | None
-    done: int
-    console: Console
 
     def go(self) -> None:
-        started = time.perf_counter()
-        used = {i for step in range(self.done, self.config.train.steps) for i in self.sampler.batch(step)}
-        cli_parts.check_used(self.splits.train, used, self.config.data, self.console, self.config.model.video_backend)
+        self.check_same_data()
+        self.check_rows()
+        self.check_phases()
+        tracker = self.tracker  # opened before the long work: what it needs may not be there
         self.trainer.run(self.done)
-        records = cli_parts.evaluate(self.splits.held_out, self.ask, self.config.eval, self.config.rollout, full=True)
+        records = self.answers("evaluating", full=True)
         save_records(self.run_dir / "eval" / "after.jsonl", records)
-        self.tracker.close()
+        tracker.close()
         blank = [r.correct for r in records if r.condition == "blank"]
-        control = {"eval/blank": sum(blank) / len(blank)} if blank else {}
-        facts = cli_parts.shares(records) | control | rundir.machine()
-        facts |= {"eval/questions": len(self.splits.held_out), "time/total": time.perf_counter() - started, "run/finished": True}
+        facts = cli_parts.shares(records) | rundir.machine() | ({"eval/blank": sum(blank) / len(blank)} if blank else {})
+        facts |= {"eval/questions": len(self.held_out), "time/total": self.seconds(), "run/finished": True}
         rundir.write_json(self.run_dir / "summary.json", facts)
         self.console.message(
             f"held-out: accuracy {facts['eval/accuracy']:.3f}, well-formed {facts['eval/wellformed']:.3f} "
@@ -66,15 +58,34 @@ class Run:
         )
 
     @cached_property
-    def splits(self) -> cli_parts.Splits:
-        return cli_parts.open_rows(self.config)
+    def phases(self) -> list[tuple[int, Rows, Sampler]]:
+        """(last step, rows, sampler) of each phase before the config's own data."""
+        ends = accumulate(phase.steps for phase in self.config.phases)
+        opened = [(phase, load_rows(phase.data)) for phase in self.config.phases]
+        return [
+            (end, rows, make_sampler(rows, phase.data, self.per_step, self.config.seed))
+            for end, (phase, rows) in zip(ends, opened, strict=True)
+        ]
+
+    @property
+    def streams(self) -> list[tuple[Rows, Sampler]]:
+        return [*((rows, sampler) for _, rows, sampler in self.phases), *super().streams]
+
+    def check_phases(self) -> None:
+        """Phases are held to what `data` is held to: rows that can be used, and no held-out picture among them."""
+        for (_, rows, sampler), phase in zip(self.phases, self.config.phases, strict=True):
+            used = {i for step in range(self.config.train.steps) for i in sampler.batch(step)}
+            self.bad |= cli_parts.check_used(rows, used, phase.data, self.console, self.config.model.video_backend)
+            cli_parts.refuse_overlap(rows, self.held_out)
+
+    def samples(self, step: int) -> list[Sample]:
+        for end, rows, sampler in self.phases:
+            if step <= end:
+                return self.usable(step, rows, sampler.batch(step - 1))
+        return super().samples(step)
 
     @cached_property
-    def sampler(self) -> Sampler:
-        return make_sampler(self.splits.train, self.config.data, self.config.train.batch_size, self.config.seed)
-
-    @cached_property
-    def chat(self) -> Any:
+    def chat(self) -> Chat:
         return cli_parts.make_chat(self.config, self.tokenizer_texts(self.splits.train), self.path)
 
     def tokenizer_texts(self, rows: Rows) -> list[str]:
@@ -86,55 +97,12 @@ class Run:
         return [f"user\n{write(sample)}\nassistant\n{sample.response or ''}" for sample in spread]
 
     @cached_property
-    def policy(self) -> Policy:
-        settings = self.config.model
-        model = models.load_model(settings, self.chat, self.path, self.config.seed)
-        return Policy(model, self.chat.visual_ids, settings.attention, settings.gradient_checkpointing)
-
-    @cached_property
-    def optimiser(self) -> Optimiser:
-        optimiser = Optimiser(self.policy, self.config.optim, self.config.train.steps)
-        if self.path is not None:
-            optimiser.load_state_dict(checkpoint.load_state(self.path)["optimizer"])
-        return optimiser
-
-    @cached_property
-    def tracker(self) -> Tracker:
-        return Tracker(self.run_dir, self.config.tracker.tensorboard, self.config.tracker.wandb, self.done)
-
-    @cached_property
-    def ask(self) -> Asker:
-        engine = HFEngine(self.policy, self.chat, self.config.rollout.batch_size, self.config.train.token_budget)
-        return Asker({"policy": engine}, self.chat, lambda done, total: self.console.phase("evaluating", done, total))
-
-    @cached_property
     def trainer(self) -> SftTrainer:
         hooks = Hooks(self.log, self.evaluate, self.save)
-        budget = self.config.train.token_budget
-        return SftTrainer(self.config.train.steps, budget, self.rows, self.policy, self.chat, self.optimiser, hooks)
-
-    def rows(self, step: int) -> list[Sample]:
-        return [self.splits.train[index] for index in self.sampler.batch(step - 1)]
-
-    def evaluate(self, step: int) -> dict[str, float]:
-        every = self.config.eval.every
-        if every is None or step % every or step == self.config.train.steps:
-            return {}
-        rows = cli_parts.first(self.splits.held_out, self.config.eval.every_questions, 0)
-        return cli_parts.shares(cli_parts.evaluate(rows, self.ask, self.config.eval, self.config.rollout, full=False))
+        return SftTrainer(
+            self.config.train.steps, self.config.train.token_budget, self.samples, self.policy, self.chat, self.optimiser, hooks
+        )
 
     def log(self, step: int, metrics: Mapping[str, float]) -> None:
         self.tracker.log(step, {**metrics, **cli_parts.peak_memory()})
         self.console.step(step, metrics)
-
-    def save(self, step: int) -> None:
-        settings = self.config.checkpoint
-        if step % settings.every and step != self.config.train.steps:
-            return
-        checkpoint.save(
-            self.run_dir / "checkpoints",
-            step,
-            lambda directory: models.save_model(directory, self.policy.model, self.chat),
-            {"step": step, "optimizer": self.optimiser.state_dict()},
-            settings.keep,
-        )

@@ -42,8 +42,11 @@ def read_tree(path: Path, seen: tuple[Path, ...] = ()) -> dict[str, Any]:
     if not isinstance(tree, dict):
         raise UserError(f"{path}: a config is a mapping of keys to values, this file holds {type(tree).__name__}")
     base: dict[str, Any] = {}
-    parents = tree.pop("extends", [])
-    for parent in [parents] if isinstance(parents, str) else parents:
+    parents = tree.pop("extends", None) or []
+    parents = [parents] if isinstance(parents, str) else parents
+    if not isinstance(parents, list) or not all(isinstance(parent, str) for parent in parents):
+        raise UserError(f"{path}: extends: {parents!r} is no file; write the path of one, or a list of them")
+    for parent in parents:
         base = _merge(base, read_tree(path.parent / parent, (*seen, path)))
     return _merge(base, tree)
 
@@ -65,8 +68,10 @@ def _override(tree: dict[str, Any], text: str) -> None:
     except yaml.YAMLError as error:
         raise UserError(f"override '{text}': the value is not valid YAML: {error}") from None
     *parents, last = key.split(".")
-    if parents[:1] == ["rewards"] and parents[1:] and parents[1] not in tree.get("rewards", {}) and last != "use":
-        known = ", ".join(tree.get("rewards", {}))
+    labels = tree.get("rewards")
+    labels = labels if isinstance(labels, dict) else {}
+    if parents[:1] == ["rewards"] and parents[1:] and parents[1] not in labels and last != "use":
+        known = ", ".join(map(str, labels)) or "none"
         raise UserError(
             f"override '{text}': no reward is labelled '{parents[1]}' (labels: {known}); give rewards.{parents[1]}.use=NAME first"
         )

@@ -1,10 +1,15 @@
-"""The run directory: claimed by one config, resumed only by the same one, its small files written aside and renamed."""
+"""The run directory: held by one process, claimed by one config, resumed only by the same one; small files written aside and renamed."""
 
+import errno
+import fcntl
 import importlib.metadata
 import json
+import logging
 import os
 import platform
-from collections.abc import Mapping
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -13,33 +18,106 @@ from pydantic import BaseModel
 
 from vlm_rl.errors import UserError
 
-# Sections that change nothing about what is computed, so a run may go on with others.
-FREE = ("checkpoint", "tracker", "run_dir")
+logger = logging.getLogger(__name__)
+
+# Keys that change nothing about what is computed, so a run may go on with other values.
+FREE = (
+    "checkpoint",
+    "tracker",
+    "run_dir",
+    "guards",
+    "data.on_bad_row",
+    "eval_data.on_bad_row",
+    "rollout.batch_size",
+    "model.processor_cache_mb",
+    "model.processor_cache_dir",
+    "model.decode_timeout_s",
+)
 LIBRARIES = ("torch", "transformers", "vlm-rl")
+WRITTEN = ("eval", "media", "tensorboard", "metrics.jsonl", "rollouts.jsonl", "summary.json", "report.html", "wandb_id")
+NO_LOCKS_HERE = (errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS)
 
 
-def claim(config: BaseModel) -> Path:
-    """Make `run_dir` and write config.yaml, or check that the run there has the same config. Raises UserError."""
+@contextmanager
+def claimed(config: BaseModel) -> Iterator[Path]:
+    """`run_dir`, made where it is not there, for this process alone until the block ends (or the process dies) and for this config.
+
+    Raises UserError when another process works there, when it is no run directory, and when it holds checkpoints of another config. A
+    start with another config that made no checkpoint is replaced; config.yaml follows changes of FREE keys.
+    """
     tree = config.model_dump(mode="json", exclude_none=True)
     run_dir = Path(tree["run_dir"])
-    path = run_dir / "config.yaml"
-    if path.exists():
-        there = _read(path)
-        if keys := sorted(key for key in differences(there, tree) if key.split(".")[0] not in FREE):
-            shown = "\n".join(f"  {key}: there {_at(there, key)!r}, now {_at(tree, key)!r}" for key in keys[:10])
-            raise UserError(
-                f"{run_dir} holds a run with another config:\n{shown}\nto start anew write run_dir=OTHER; to go on with that run give "
-                f"it the same values"
-            )
-        return run_dir
-    if run_dir.exists() and any(run_dir.iterdir()):
-        raise UserError(f"{run_dir} exists, is not empty and holds no config.yaml: it is not a run directory; write run_dir=OTHER")
     try:
+        _check_place(run_dir)
         run_dir.mkdir(parents=True, exist_ok=True)
-        write_text(path, yaml.safe_dump(tree, sort_keys=False))
+        handle = os.open(run_dir / ".lock", os.O_RDWR | os.O_CREAT, 0o666)
     except OSError as error:
         raise UserError(f"run_dir {run_dir} cannot be written: {error.strerror or error}") from None
-    return run_dir
+    try:
+        _lock(handle, run_dir)
+        _claim(run_dir, tree)
+        yield run_dir
+    finally:
+        os.close(handle)
+
+
+def _check_place(run_dir: Path) -> None:
+    if run_dir.exists() and not run_dir.is_dir():
+        raise UserError(f"run_dir {run_dir} is a file; write run_dir=OTHER")
+    if not run_dir.exists() or (run_dir / "config.yaml").exists():
+        return
+    # What a start killed in its first moment leaves is no reason to refuse: the lock, and a file not yet renamed.
+    if any(path.suffix != ".part" and not path.name.startswith(".") for path in run_dir.iterdir()):
+        raise UserError(f"{run_dir} exists, is not empty and holds no config.yaml: it is not a run directory; write run_dir=OTHER")
+
+
+def _lock(handle: int, run_dir: Path) -> None:
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise UserError(f"another process is working in {run_dir}; wait for it, stop it, or write run_dir=OTHER") from None
+    except OSError as error:
+        if error.errno not in NO_LOCKS_HERE:
+            raise
+        logger.warning("%s: this file system has no locks, so start no second process on this directory", run_dir)
+
+
+def _claim(run_dir: Path, tree: Mapping[str, Any]) -> None:
+    path = run_dir / "config.yaml"
+    there = _read(path) if path.exists() else None
+    keys = [] if there is None else sorted(key for key in differences(there, tree) if not _is_free(key))
+    if keys and _is_begun(run_dir):
+        shown = "\n".join(f"  {key}: there {_at(there, key)!r}, now {_at(tree, key)!r}" for key in keys[:10])
+        raise UserError(
+            f"{run_dir} holds a run with another config:\n{shown}\nto start anew write run_dir=OTHER; to go on with that run give "
+            f"it the same values"
+        )
+    if keys:
+        logger.info("%s: replacing a start with another config that made no checkpoint", run_dir)
+        _clear(run_dir)
+    if there != tree and not (there is not None and read_summary(run_dir).get("run/finished")):
+        try:
+            write_text(path, yaml.safe_dump(tree, sort_keys=False))
+        except OSError as error:
+            raise UserError(f"run_dir {run_dir} cannot be written: {error.strerror or error}") from None
+
+
+def _is_free(key: str) -> bool:
+    return any(key == free or key.startswith(f"{free}.") for free in FREE)
+
+
+def _is_begun(run_dir: Path) -> bool:
+    """Whether there is something to go on from, or a result to lose."""
+    return any((run_dir / "checkpoints").glob("step_*")) or bool(read_summary(run_dir).get("run/finished"))
+
+
+def _clear(run_dir: Path) -> None:
+    """Remove what an abandoned start wrote; its config.yaml is overwritten last, so that a kill in between leaves it abandoned."""
+    for path in (run_dir / name for name in WRITTEN):
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        else:
+            path.unlink(missing_ok=True)
 
 
 def differences(a: Any, b: Any, prefix: str = "") -> set[str]:
@@ -66,7 +144,10 @@ def write_json(path: Path, value: Mapping[str, Any]) -> None:
 def read_summary(run_dir: Path) -> dict[str, Any]:
     """summary.json, or {} when there is none yet."""
     path = run_dir / "summary.json"
-    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    try:
+        return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    except ValueError as error:
+        raise UserError(f"{path} is damaged ({error}): remove it, and the same command writes it again") from None
 
 
 def machine() -> dict[str, Any]:

@@ -1,0 +1,183 @@
+"""What a process of a training and of a fine-tuning share: rows, model, optimiser, engine, tracker, evaluation in between, checkpoints."""
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import cached_property, partial
+from pathlib import Path
+from typing import Any
+
+from data import Rows
+from data.sampler import Sampler, make_sampler
+from vlm_rl import checkpoint, cli_parts, models
+from vlm_rl.asking import Asker
+from vlm_rl.chat import Chat
+from vlm_rl.config import SftConfig, TrainConfig
+from vlm_rl.console import Console
+from vlm_rl.engine.hf import HFEngine
+from vlm_rl.errors import RowError, UserError
+from vlm_rl.optim import Optimiser
+from vlm_rl.policy import Policy
+from vlm_rl.seeds import stable_hash
+from vlm_rl.tracker import Tracker
+from vlm_rl.types import Record, Sample
+
+
+@dataclass
+class Run:
+    """One process of one run, from step `done` (checkpoint `path`) to the end. Parts are made when first used."""
+
+    config: TrainConfig | SftConfig
+    run_dir: Path
+    path: Path | None
+    done: int
+    console: Console
+    bad: dict[str, RowError] = field(default_factory=dict)
+    held_out: Rows = ()
+    started: float = field(default_factory=time.perf_counter)
+
+    @property
+    def per_step(self) -> int:
+        return self.config.train.batch_size if isinstance(self.config, SftConfig) else self.config.rollout.prompts_per_step
+
+    @property
+    def updates(self) -> int:
+        """Optimiser updates of the whole run."""
+        each = 1 if isinstance(self.config, SftConfig) else self.config.train.updates_per_rollout
+        return self.config.train.steps * each
+
+    @cached_property
+    def splits(self) -> cli_parts.Splits:
+        return cli_parts.open_rows(self.config)
+
+    @cached_property
+    def sampler(self) -> Sampler:
+        return make_sampler(self.splits.train, self.config.data, self.per_step, self.config.seed)
+
+    @property
+    def streams(self) -> list[tuple[Rows, Sampler]]:
+        """What is trained on."""
+        return [(self.splits.train, self.sampler)]
+
+    @cached_property
+    def data_mark(self) -> str:
+        """A hash by which changed training rows are noticed: how many there are, and the ids of the first step's. Reads only those."""
+        return f"{stable_hash(*(part for rows, sampler in self.streams for part in (len(rows), *_ids(rows, sampler.batch(0))))):016x}"
+
+    @cached_property
+    def resumed(self) -> dict[str, Any]:
+        """What the checkpoint holds beside tensors; {} at the start."""
+        return checkpoint.load_plain(self.path) if self.path is not None else {}
+
+    def seconds(self) -> float:
+        """Spent on the run so far, by this process and, up to its last checkpoint, by those before it."""
+        return self.resumed.get("seconds", 0.0) + time.perf_counter() - self.started
+
+    def check_same_data(self) -> None:
+        """A run goes on with the rows it began with. Raises UserError."""
+        if self.resumed.get("data", self.data_mark) != self.data_mark:
+            raise UserError(
+                f"the training data changed since {self.path}: not the same number of rows, or others in the first step; "
+                "put the former data back, or write run_dir=OTHER"
+            )
+
+    @cached_property
+    def chat(self) -> Chat:
+        return cli_parts.make_chat(self.config)
+
+    @cached_property
+    def policy(self) -> Policy:
+        settings = self.config.model
+        model = models.load_model(settings, self.chat, self.path, self.config.seed)
+        return Policy(model, self.chat.visual_ids, settings.attention, settings.gradient_checkpointing)
+
+    @cached_property
+    def optimiser(self) -> Optimiser:
+        optimiser = Optimiser(self.policy, self.config.optim, self.updates)
+        if self.path is not None:
+            optimiser.load_state_dict(checkpoint.load_state(self.path)["optimizer"])
+        return optimiser
+
+    @cached_property
+    def engine(self) -> HFEngine:
+        return HFEngine(self.policy, self.chat, self.config.rollout.batch_size, self.config.train.token_budget)
+
+    @cached_property
+    def tracker(self) -> Tracker:
+        return Tracker(self.run_dir, self.config.tracker.tensorboard, self.config.tracker.wandb, self.done)
+
+    def check_rows(self) -> None:
+        """Try all rows of the steps to come and of the evaluation; bad ones stop the run here, or are left out where the config says so."""
+        used = {i for step in range(self.done, self.config.train.steps) for i in self.sampler.batch(step)}
+        backend = self.config.model.video_backend
+        self.bad = cli_parts.check_used(self.splits.train, used, self.config.data, self.console, backend)
+        held_out = self.splits.held_out
+        bad = cli_parts.check_used(held_out, range(len(held_out)), self.config.eval_data or self.config.data, self.console, backend)
+        self.held_out = cli_parts.without(held_out, bad)
+        if not self.held_out:
+            raise UserError("no held-out row is usable; mend them or name others as eval_data")
+
+    def samples(self, step: int) -> list[Sample]:
+        """The usable rows of a step (from 1). Raises UserError when there is none, or too many were bad."""
+        return self.usable(step, self.splits.train, self.sampler.batch(step - 1))
+
+    def usable(self, step: int, rows: Rows, indices: Sequence[int]) -> list[Sample]:
+        """These rows without the bad ones."""
+        samples = []
+        for index in indices:
+            try:
+                sample = rows[index]
+                if sample.id in self.bad:
+                    raise self.bad[sample.id]
+                samples.append(sample)
+            except RowError as error:
+                self.skip(error)
+        if not samples:
+            raise UserError(f"step {step}: every row of the step is bad")
+        return samples
+
+    def skip(self, error: RowError) -> None:
+        """Leave one bad row out where the config says so, and count it."""
+        if self.config.data.on_bad_row == "error":
+            raise error
+        self._count_skip(error)
+
+    @cached_property
+    def _count_skip(self) -> cli_parts.Skip:
+        return cli_parts.bounded_skips(self.config.guards.bad_row_limit)
+
+    def answers(self, what: str, full: bool) -> list[Record]:
+        """Graded answers of the policy as it is now: in full to all held-out rows, else greedy ones to the few used during training."""
+        rows = self.held_out if full else cli_parts.first(self.held_out, self.config.eval.every_questions, 0)
+        ask = Asker({"policy": self.engine}, self.chat, partial(self.console.phase, what))
+        return cli_parts.evaluate(rows, ask, self.config.eval, self.config.rollout, full)
+
+    def evaluate(self, step: int) -> dict[str, float]:
+        """Metrics of the evaluation that follows this step, if one does; the last step is followed by the full one instead."""
+        every = self.config.eval.every
+        if every is None or step % every or step == self.config.train.steps:
+            return {}
+        return cli_parts.shares(self.answers("evaluating", full=False))
+
+    def save(self, step: int) -> None:
+        """A checkpoint every so many steps and after the last."""
+        settings = self.config.checkpoint
+        if step % settings.every and step != self.config.train.steps:
+            return
+        checkpoint.save(
+            self.run_dir / "checkpoints",
+            step,
+            lambda directory: models.save_model(directory, self.policy.model, self.chat),
+            {"step": step, "optimizer": self.optimiser.state_dict(), "seconds": self.seconds(), "data": self.data_mark},
+            settings.keep,
+        )
+
+
+def _ids(rows: Rows, indices: Sequence[int]) -> list[str]:
+    ids = []
+    for index in indices:
+        try:
+            ids.append(rows[index].id)
+        except RowError as error:
+            ids.append(error.row_id)
+    return ids
