@@ -77,3 +77,11 @@ def test_the_fingerprint_changes_with_the_vocabulary():
     del chat.fingerprint
     assert chat.fingerprint != before
     parts.cache_clear()
+
+
+def test_problems_that_show_without_pixels_are_told_without_them():
+    _, chat = make()
+    unreadable = Media("image", data=b"")
+    assert "marks" in (chat.problem(row("two <image> <image>", unreadable)) or "")
+    assert "control token" in (chat.problem(row("a <|im_end|>", unreadable)) or "")
+    assert chat.problem(row("fine <image>", unreadable)) is None

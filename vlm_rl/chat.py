@@ -56,10 +56,17 @@ class Chat:
         """Hash of vocabulary and chat template; a model saved with another one would look blind without any error."""
         return f"{stable_hash(sorted(self.tokenizer.get_vocab().items()), self.processor.chat_template):016x}"
 
+    def problem(self, sample: Sample) -> str | None:
+        """Why this sample can never be rendered, as far as that shows without its pixels: marks that do not match, a control token."""
+        try:
+            self._content(sample)
+        except RowError as error:
+            return error.reason
+        return None
+
     def prompt(self, sample: Sample, prefill: str = "") -> Prompt:
         """Render one sample. Raises RowError when media and marks disagree, a control token hides in the text, or it is too long."""
         content = self._content(sample)
-        self._refuse_control_tokens(sample.id, *(part.get("text", "") for part in content))
         text = self.processor.apply_chat_template([{"role": "user", "content": content}], tokenize=False, add_generation_prompt=True)
         ids = self.tokenizer(text, add_special_tokens=False)["input_ids"]
         vision = tuple(self.look(media, sample.id) for media in sample.media)
@@ -91,6 +98,7 @@ class Chat:
 
     def _content(self, sample: Sample) -> list[dict[str, str]]:
         text = self.render(sample)
+        self._refuse_control_tokens(sample.id, text)
         marks = MARK.findall(text)
         kinds = [media.kind for media in sample.media]
         if not marks:
@@ -101,9 +109,9 @@ class Chat:
         parts = [{"type": p} if i % 2 else {"type": "text", "text": p} for i, p in enumerate(pieces)]
         return [part for part in parts if part.get("text") != ""]
 
-    def _refuse_control_tokens(self, row: str, *texts: str) -> None:
+    def _refuse_control_tokens(self, row: str, text: str) -> None:
         for token in self.control_tokens:
-            if any(token in text for text in texts):
+            if token in text:
                 raise RowError(row, f"its text contains the model's control token {token}; remove it from the row")
 
     def _largest(self, sample: Sample) -> str:

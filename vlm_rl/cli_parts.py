@@ -2,12 +2,12 @@
 
 import resource
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import lru_cache, partial
 from pathlib import Path
 
-from data import Rows, Subset, load_rows, seeded_order
+from data import Rows, Subset, load_rows, own_test_split, seeded_order
 from data.check import check_rows
 from data.media import decode_image, strip_png, thumbnail_png
 from data.split import hold_out, overlap
@@ -24,9 +24,10 @@ from vlm_rl.config import DataConfig, EvalSection, RolloutConfig, SftConfig, Tra
 from vlm_rl.console import Console
 from vlm_rl.errors import RowError, UserError
 from vlm_rl.tracker import Tracker
-from vlm_rl.types import Backend, Record, Sample
+from vlm_rl.types import Backend, Media, Record, Sample
 
 HELD_OUT_SHARE = 0.1
+Skip = Callable[[RowError], None]
 
 
 @dataclass(frozen=True)
@@ -38,18 +39,27 @@ class Splits:
 
 
 def open_rows(config: TrainConfig | SftConfig) -> Splits:
-    """`data` and `eval_data`, or a held-out tenth of `data` disjoint by media. Raises UserError when a held-out picture is trained on."""
+    """`data` and `eval_data`; without the latter the source's own test split, or a held-out tenth of `data` disjoint by media.
+
+    Raises UserError when a held-out picture is trained on.
+    """
     rows = load_rows(config.data)
-    if config.eval_data is None:
+    test = config.eval_data or own_test_split(config.data)
+    if test is None:
         train, held_out = hold_out(rows, HELD_OUT_SHARE, config.data.seed)
         return Splits(train, first(held_out, config.eval.questions, config.data.seed))
-    held_out = first(load_rows(config.eval_data), config.eval.questions, config.eval_data.seed)
-    if shared := overlap(rows, held_out):
+    held_out = first(load_rows(test), config.eval.questions, test.seed)
+    refuse_overlap(rows, held_out)
+    return Splits(rows, held_out)
+
+
+def refuse_overlap(rows: Rows, held_out: Rows) -> None:
+    """Raises UserError when a held-out picture is trained on. Unreadable rows are left to the row check, which names all of them."""
+    if shared := overlap(rows, held_out, on_bad_row=lambda _: None):
         raise UserError(
             f"{len(shared)} held-out rows show pictures that are trained on (the first: {', '.join(shared[:3])}); "
             "remove them from eval_data, or leave eval_data out and a disjoint tenth is held out"
         )
-    return Splits(rows, held_out)
 
 
 def first(rows: Rows, count: int, seed: int) -> Rows:
@@ -57,8 +67,8 @@ def first(rows: Rows, count: int, seed: int) -> Rows:
     return rows if count >= len(rows) else Subset(rows, sorted(seeded_order(len(rows), seed)[:count].tolist()))
 
 
-def check_used(rows: Rows, used: Iterable[int], data: DataConfig, console: Console, video_backend: Backend = "any") -> int:
-    """Try every row that will be met. With on_bad_row: error any bad one stops; with skip they are counted and met again at run time."""
+def check_used(rows: Rows, used: Iterable[int], data: DataConfig, console: Console, video_backend: Backend = "any") -> dict[str, RowError]:
+    """Try every row that will be met. With on_bad_row: error any bad one stops; with skip they are returned by row id, to be left out."""
     chosen = Subset(rows, sorted(set(used)))
     phase = partial(console.phase, "checking rows")
     errors = check_rows(chosen, grading.gold_problem, phase, video_backend=video_backend)
@@ -70,7 +80,19 @@ def check_used(rows: Rows, used: Iterable[int], data: DataConfig, console: Conso
         )
     if errors:
         console.message(f"{len(errors)} bad rows will be skipped, the first: {errors[0]}")
-    return len(errors)
+    return {error.row_id: error for error in errors}
+
+
+def without(rows: Rows, bad: Mapping[str, RowError]) -> Rows:
+    """The rows that can be read and are not among the bad ones."""
+    return Subset(rows, [i for i in range(len(rows)) if _is_good(rows, i, bad)]) if bad else rows
+
+
+def _is_good(rows: Rows, index: int, bad: Mapping[str, RowError]) -> bool:
+    try:
+        return rows[index].id not in bad
+    except RowError:
+        return False
 
 
 def make_chat(config: TrainConfig | SftConfig, texts: Iterable[str] = (), checkpoint_path: Path | None = None) -> Chat:
@@ -109,13 +131,17 @@ def keep_pictures(tracker: Tracker, samples: Iterable[Sample]) -> None:
     """Thumbnails for the report; of a video a strip of frames."""
     for sample in samples:
         for media in sample.media:
-            if media.kind == "image":
-                tracker.save_media(media.id, thumbnail_png(decode_image(media, sample.id)))
-            else:
-                tracker.save_media(media.id, strip_png(decode_video(media, THUMBNAIL, sample.id).frames))
+            tracker.save_media(media.id, _small_png(media, sample.id))
 
 
-def bounded_skips(limit: int) -> Callable[[RowError], None]:
+@lru_cache(maxsize=1024)
+def _small_png(media: Media, row: str) -> bytes:
+    if media.kind == "video":
+        return strip_png(decode_video(media, THUMBNAIL, row).frames)
+    return thumbnail_png(decode_image(media, row))
+
+
+def bounded_skips(limit: int) -> Skip:
     """What to do about a bad row met at run time: count it, and stop after `limit`."""
     met: set[str] = set()
 
