@@ -111,9 +111,7 @@ def test_yes_and_no_agree_with_the_facts(train: Rows):
 
 def test_the_wording_of_a_yes_no_question_tells_nothing_about_its_answer(train: Rows, test_split: Rows):
     for rows in (train, test_split):
-        cells = Counter(
-            (bool(re.search(r"\b(not|no)\b", row.question)), gold(row)) for row in rows if row.meta["question_type"] == "yesno"
-        )
+        cells = Counter((bool(re.search(r"\b(not|no)\b", row.question)), gold(row)) for row in rows if row.meta["question_type"] == "yesno")
         assert len(cells) == 4 and len(set(cells.values())) == 1
 
 

@@ -25,51 +25,53 @@ class Asker:
         for target in dict.fromkeys(query.target for query in queries):
             if target not in self.engines:
                 raise unknown("target of a question", target, self.engines)
-            for kind, answers in ((Generate, self._generate), (Score, self._score)):
-                asked = [i for i, query in enumerate(queries) if query.target == target and isinstance(query, kind)]
-                for some in self._rendered(asked, queries):
-                    replies |= {i: prompt for i, prompt in some.items() if isinstance(prompt, Reply)}
-                    ready = {i: prompt for i, prompt in some.items() if isinstance(prompt, Prompt)}
-                    if ready:
-                        self.calls[target] += 1
-                        replies |= zip(ready, answers(target, [queries[i] for i in ready], [*ready.values()]), strict=True)
+            replies |= self._generate(target, {i: q for i, q in enumerate(queries) if q.target == target and isinstance(q, Generate)})
+            replies |= self._score(target, {i: q for i, q in enumerate(queries) if q.target == target and isinstance(q, Score)})
         return [replies[i] for i in range(len(queries))]
 
-    def _rendered(self, asked: Sequence[int], queries: Sequence[Query]) -> Iterator[dict[int, Prompt | Reply]]:
-        """Prompts by query index, one object for queries about one sample object, in portions of bounded pixels."""
-        some: dict[int, Prompt | Reply] = {}
-        known: dict[tuple[int, str], Prompt | Reply] = {}
-        held = 0
-        for i in asked:
-            key = (id(queries[i].sample), queries[i].prefill)
-            if key not in known:
-                if held > PIXEL_BYTES:
-                    yield some
-                    some, known, held = {}, {}, 0
-                known[key] = self._prompt(queries[i])
-                held += sum(vision.bytes for vision in getattr(known[key], "vision", ()))
-            some[i] = known[key]
-        if some:
-            yield some
-
-    def _prompt(self, query: Query) -> Prompt | Reply:
-        try:
-            return self.chat.prompt(query.sample, query.prefill)
-        except RowError as error:
-            return Reply(error=error.reason)
-
-    def _generate(self, target: str, queries: Sequence[Generate], prompts: Sequence[Prompt]) -> list[Reply]:
+    def _generate(self, target: str, queries: Mapping[int, Generate]) -> dict[int, Reply]:
         """Neighbours that differ only in their seed are one request."""
-        requests: list[GenerateRequest] = []
-        for query, prompt in zip(queries, prompts, strict=True):
-            last = requests[-1] if requests else None
-            if last is not None and last.prompt is prompt and last.sampling == query.sampling:
-                requests[-1] = GenerateRequest(prompt, query.sampling, (*last.seeds, query.seed))
-            else:
-                requests.append(GenerateRequest(prompt, query.sampling, (query.seed,)))
-        written = self.engines[target].generate(requests, self.progress)
-        return [Reply(c.text, c.logprobs, c.finish) for completions in written for c in completions]
+        replies: dict[int, Reply] = {}
+        for ready, failed in self._rendered(queries):
+            replies |= failed
+            requests: list[GenerateRequest] = []
+            for i, prompt in ready.items():
+                same = requests and requests[-1].prompt is prompt and requests[-1].sampling == queries[i].sampling
+                seeds = requests.pop().seeds if same else ()
+                requests.append(GenerateRequest(prompt, queries[i].sampling, (*seeds, queries[i].seed)))
+            if requests:
+                self.calls[target] += 1
+                written = self.engines[target].generate(requests, self.progress)
+                said = [Reply(c.text, c.logprobs, c.finish) for completions in written for c in completions]
+                replies |= zip(ready, said, strict=True)
+        return replies
 
-    def _score(self, target: str, queries: Sequence[Score], prompts: Sequence[Prompt]) -> list[Reply]:
-        requests = [ScoreRequest(prompt, self.chat.ids_of(query.continuation)) for query, prompt in zip(queries, prompts, strict=True)]
-        return [Reply(q.continuation, logprobs) for q, logprobs in zip(queries, self.engines[target].score(requests), strict=True)]
+    def _score(self, target: str, queries: Mapping[int, Score]) -> dict[int, Reply]:
+        replies: dict[int, Reply] = {}
+        for ready, failed in self._rendered(queries):
+            replies |= failed
+            requests = [ScoreRequest(prompt, self.chat.ids_of(queries[i].continuation)) for i, prompt in ready.items()]
+            if requests:
+                self.calls[target] += 1
+                scores = self.engines[target].score(requests)
+                replies |= {i: Reply(queries[i].continuation, logprobs) for i, logprobs in zip(ready, scores, strict=True)}
+        return replies
+
+    def _rendered(self, queries: Mapping[int, Query]) -> Iterator[tuple[dict[int, Prompt], dict[int, Reply]]]:
+        """(prompts, replies of what cannot be rendered) by query index, in portions of bounded pixels.
+
+        Queries about one sample object share one prompt object.
+        """
+        ready: dict[int, Prompt] = {}
+        failed: dict[int, Reply] = {}
+        known: dict[tuple[int, str], Prompt] = {}
+        for i, query in queries.items():
+            key = (id(query.sample), query.prefill)
+            if key not in known and sum(vision.bytes for prompt in known.values() for vision in prompt.vision) > PIXEL_BYTES:
+                yield ready, failed
+                ready, failed, known = {}, {}, {}
+            try:
+                ready[i] = known[key] = known.get(key) or self.chat.prompt(query.sample, query.prefill)
+            except RowError as error:
+                failed[i] = Reply(error=error.reason)
+        yield ready, failed

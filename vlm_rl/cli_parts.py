@@ -8,7 +8,6 @@ from functools import lru_cache, partial
 from pathlib import Path
 
 from data import Rows, Subset, load_rows, own_test_split, seeded_order
-from data.check import check_rows
 from data.media import decode_image, strip_png, thumbnail_png
 from data.split import hold_out, overlap
 from data.templates import render
@@ -16,18 +15,17 @@ from data.video import THUMBNAIL, decode_video
 from data.views import blank
 from eval.runner import CLEAN, Plan, unchanged
 from eval.runner import evaluate as ask_all
-from rewards import grading
 from vlm_rl import checkpoint, models
 from vlm_rl.asking import Asker
 from vlm_rl.chat import Chat
 from vlm_rl.config import DataConfig, EvalSection, RolloutConfig, SftConfig, TrainConfig
-from vlm_rl.console import Console
 from vlm_rl.errors import RowError, UserError
 from vlm_rl.tracker import Tracker
-from vlm_rl.types import Backend, Media, Record, Sample
+from vlm_rl.types import Media, Record, Sample
 
 HELD_OUT_SHARE = 0.1
 Skip = Callable[[RowError], None]
+TryRows = Callable[[Rows], list[RowError]]
 
 
 @dataclass(frozen=True)
@@ -67,19 +65,16 @@ def first(rows: Rows, count: int, seed: int) -> Rows:
     return rows if count >= len(rows) else Subset(rows, sorted(seeded_order(len(rows), seed)[:count].tolist()))
 
 
-def check_used(rows: Rows, used: Iterable[int], data: DataConfig, console: Console, video_backend: Backend = "any") -> dict[str, RowError]:
+def check_used(rows: Rows, used: Iterable[int], data: DataConfig, try_rows: TryRows) -> dict[str, RowError]:
     """Try every row that will be met. With on_bad_row: error any bad one stops; with skip they are returned by row id, to be left out."""
     chosen = Subset(rows, sorted(set(used)))
-    phase = partial(console.phase, "checking rows")
-    errors = check_rows(chosen, grading.gold_problem, phase, video_backend=video_backend)
+    errors = try_rows(chosen)
     if errors and data.on_bad_row == "error":
         shown = "\n".join(f"  {error}" for error in errors[:10])
         raise UserError(
             f"{len(errors)} of the {len(chosen)} rows that would be used are bad:\n{shown}\n"
             "mend them (vlm-rl data check CONFIG lists all), or write data.on_bad_row=skip"
         )
-    if errors:
-        console.message(f"{len(errors)} bad rows will be skipped, the first: {errors[0]}")
     return {error.row_id: error for error in errors}
 
 

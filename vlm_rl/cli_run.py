@@ -1,18 +1,20 @@
 """What a process of a training and of a fine-tuning share: rows, model, optimiser, engine, tracker, evaluation in between, checkpoints."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
 from data import Rows
+from data.check import check_rows
 from data.sampler import Sampler, make_sampler
+from rewards import grading
 from vlm_rl import checkpoint, cli_parts, models
 from vlm_rl.asking import Asker
 from vlm_rl.chat import Chat
-from vlm_rl.config import SftConfig, TrainConfig
+from vlm_rl.config import DataConfig, SftConfig, TrainConfig
 from vlm_rl.console import Console
 from vlm_rl.engine.hf import HFEngine
 from vlm_rl.errors import RowError, UserError
@@ -109,13 +111,29 @@ class Run:
     def check_rows(self) -> None:
         """Try all rows of the steps to come and of the evaluation; bad ones stop the run here, or are left out where the config says so."""
         used = {i for step in range(self.done, self.config.train.steps) for i in self.sampler.batch(step)}
-        backend = self.config.model.video_backend
-        self.bad = cli_parts.check_used(self.splits.train, used, self.config.data, self.console, backend)
+        self.bad = self.check(self.splits.train, used, self.config.data)
         held_out = self.splits.held_out
-        bad = cli_parts.check_used(held_out, range(len(held_out)), self.config.eval_data or self.config.data, self.console, backend)
+        bad = self.check(held_out, range(len(held_out)), self.config.eval_data or self.config.data)
         self.held_out = cli_parts.without(held_out, bad)
         if not self.held_out:
             raise UserError("no held-out row is usable; mend them or name others as eval_data")
+
+    def check(self, rows: Rows, used: Iterable[int], data: DataConfig) -> dict[str, RowError]:
+        """The bad ones of these rows by id. Raises UserError when there may be none, or when there are too many."""
+        bad = cli_parts.check_used(rows, used, data, self.try_rows)
+        limit = self.config.guards.bad_row_limit
+        if len(bad) > limit:
+            raise UserError(f"{len(bad)} bad rows, more than guards.bad_row_limit={limit}; the first: {next(iter(bad.values()))}")
+        if bad:
+            self.console.message(f"{len(bad)} bad rows will be skipped, the first: {next(iter(bad.values()))}")
+        return bad
+
+    def try_rows(self, rows: Rows) -> list[RowError]:
+        """Parse, decode, verify the gold answer, and look whether a prompt can be made of each row."""
+        phase = partial(self.console.phase, "checking rows")
+        return check_rows(
+            rows, lambda s: grading.gold_problem(s) or self.chat.problem(s), phase, video_backend=self.config.model.video_backend
+        )
 
     def samples(self, step: int) -> list[Sample]:
         """The usable rows of a step (from 1). Raises UserError when there is none, or too many were bad."""

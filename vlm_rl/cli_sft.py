@@ -75,7 +75,7 @@ class SftRun(Run):
         """Phases are held to what `data` is held to: rows that can be used, and no held-out picture among them."""
         for (_, rows, sampler), phase in zip(self.phases, self.config.phases, strict=True):
             used = {i for step in range(self.config.train.steps) for i in sampler.batch(step)}
-            self.bad |= cli_parts.check_used(rows, used, phase.data, self.console, self.config.model.video_backend)
+            self.bad |= self.check(rows, used, phase.data)
             cli_parts.refuse_overlap(rows, self.held_out)
 
     def samples(self, step: int) -> list[Sample]:

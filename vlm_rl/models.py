@@ -45,10 +45,11 @@ def load_model(config: ModelConfig, chat: Chat, path: str | Path | None = None, 
     else:
         source = path or _source(config)
         try:
-            model, loaded = transformers.AutoModelForImageTextToText.from_pretrained(source, dtype=dtype, output_loading_info=True)
+            loaded: Any = transformers.AutoModelForImageTextToText.from_pretrained(source, dtype=dtype, output_loading_info=True)
         except (OSError, ValueError) as error:
             raise UserError(f"model.path={config.path}: no model could be loaded from {source}: {_first_line(error)}") from None
-        if absent := sorted(loaded["missing_keys"]) + [str(key) for key in loaded["mismatched_keys"]]:
+        model, found = loaded
+        if absent := sorted(found["missing_keys"]) + [str(key) for key in found["mismatched_keys"]]:
             raise UserError(
                 f"the weights at {source} are not whole: {len(absent)} tensors are missing or of another shape, such as {absent[0]}"
             )
