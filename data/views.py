@@ -27,7 +27,7 @@ def _blank(medium: Media, row: str) -> Media:
     return _grey(*image_size(medium, row))
 
 
-@lru_cache(maxsize=4096)
+@lru_cache(maxsize=64)
 def _info(medium: Media, row: str) -> VideoInfo:
     return probe_video(medium, row)
 

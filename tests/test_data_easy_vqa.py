@@ -6,6 +6,7 @@ import sys
 from collections import Counter
 from typing import Any
 
+import easy_vqa
 import numpy as np
 import pytest
 
@@ -113,6 +114,13 @@ def test_the_wording_of_a_yes_no_question_tells_nothing_about_its_answer(train: 
     for rows in (train, test_split):
         cells = Counter((bool(re.search(r"\b(not|no)\b", row.question)), gold(row)) for row in rows if row.meta["question_type"] == "yesno")
         assert len(cells) == 4 and len(set(cells.values())) == 1
+
+
+def test_the_wording_of_the_packages_own_yes_no_questions_answers_82_percent():
+    texts, answers, _ = easy_vqa.get_train_questions()
+    asked = zip(texts, answers, strict=True)
+    guessed = [("yes" if re.search(r"\b(not|no)\b", text) else "no") == answer for text, answer in asked if answer in ("yes", "no")]
+    assert sum(guessed) / len(guessed) == pytest.approx(0.82, abs=0.005)
 
 
 def test_demonstrations_say_what_is_seen_and_conclude_rightly(caplog: pytest.LogCaptureFixture):

@@ -4,7 +4,7 @@ import resource
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache, partial
+from functools import partial
 from pathlib import Path
 
 from data import Rows, Subset, load_rows, own_test_split, seeded_order
@@ -126,10 +126,10 @@ def keep_pictures(tracker: Tracker, samples: Iterable[Sample]) -> None:
     """Thumbnails for the report; of a video a strip of frames."""
     for sample in samples:
         for media in sample.media:
-            tracker.save_media(media.id, _small_png(media, sample.id))
+            if not tracker.has_media(media.id):
+                tracker.save_media(media.id, _small_png(media, sample.id))
 
 
-@lru_cache(maxsize=1024)
 def _small_png(media: Media, row: str) -> bytes:
     if media.kind == "video":
         return strip_png(decode_video(media, THUMBNAIL, row).frames)

@@ -22,6 +22,8 @@ from vlm_rl.policy import Policy
 from vlm_rl.trainer import Hooks, Plan, Trainer
 from vlm_rl.types import Prompt, Record, Sample, Sampling, ScoredGroup
 
+PICTURED_GROUPS = 32  # of a step, in the report
+
 
 def train(config: TrainConfig) -> Path:
     """Run or resume a training. Returns the run directory. Everything that can be checked by name is checked before anything loads."""
@@ -118,7 +120,7 @@ class TrainRun(Run):
         self.tracker.log(step, {**metrics, **cli_parts.peak_memory()})
         rows = [row for group in scored for row in self.rollout_rows(group)]
         self.tracker.log_rollouts(step, rows)
-        cli_parts.keep_pictures(self.tracker, [scored[0].group.sample])
+        cli_parts.keep_pictures(self.tracker, [group.group.sample for group in scored[:PICTURED_GROUPS]])
         self.console.step(step, metrics)
         if step % self.config.tracker.show_rollout_every == 0:
             fields = {name: str(rows[0][name]) for name in ("prompt", "completion", "gold", "total")}

@@ -64,6 +64,10 @@ class Tracker:
         if step > self._rollouts.kept_step:
             self._rollouts.write([{"step": step} | {str(k): _plain(v) for k, v in row.items() if k != "step"} for row in rows])
 
+    def has_media(self, media_id: str) -> bool:
+        """Whether media/ID.png is kept already, so that it need not be made again."""
+        return (self._run_dir / "media" / f"{media_id}.png").exists()
+
     def save_media(self, media_id: str, png: bytes) -> Path:
         """Keep a picture as media/ID.png, once. Returns its path. `media_id` is a content hash: letters and digits only."""
         if not (media_id.isascii() and media_id.isalnum()):
