@@ -34,7 +34,7 @@ class Source:
 
 
 def load_any(path: str, overrides: Sequence[str]) -> AnyConfig:
-    """A config of `vlm-rl eval` (it has `benchmark:`), of `vlm-rl train` (`rewards:`) or of `vlm-rl sft`. Raises UserError."""
+    """A benchmark config (it has `benchmark:`), one of `vlm-rl train` (`rewards:`) or of `vlm-rl sft`. Raises UserError."""
     keys = {*read_tree(project_path(path)), *(text.partition(".")[0] for text in overrides)}
     if "benchmark" in keys:
         return load(EvalConfig, path, overrides)

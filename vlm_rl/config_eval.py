@@ -1,4 +1,4 @@
-"""The schema of `vlm-rl eval`: what is asked (a benchmark and where its rows are) and how it is answered. Reads no files."""
+"""The schema of an evaluation on a benchmark: what is asked (a benchmark and where its rows are) and how it is answered. Reads no files."""
 
 from typing import Any, Literal
 
@@ -26,7 +26,7 @@ class EvalRolloutConfig(Section):
 
 
 class EvalConfig(Section):
-    """`vlm-rl eval`; `model=PATH` on the command line is short for model.path."""
+    """A config with `benchmark:`; `model=PATH` as an override is short for model.path."""
 
     run_dir: str
     seed: int = 0
