@@ -75,7 +75,7 @@ def test_held_out_rows_that_are_trained_on_are_named(tmp_path: Path, capsys: pyt
     held = write(tmp_path, {**GOOD, "id": "seen"}, {"id": "new", "question": "Something else?", "answer": "x"}, name="held")
     path = sft(tmp_path, GOOD, eval_data={"name": "jsonl", "path": str(held)})
     assert cli_data.check(cli_data.load_any(str(path), []), 0) == 1
-    assert "eval_data: 1 rows show what is trained on: seen" in capsys.readouterr().out
+    assert "eval_data: 1 rows show what data trains on: seen" in capsys.readouterr().out
 
 
 def test_a_benchmark_is_checked_and_shown(tmp_path: Path, capsys: pytest.CaptureFixture[str]):

@@ -1,5 +1,6 @@
 """`vlm-rl data ...`: looking at the rows of any config that has `data:`. Composition and printing only."""
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -7,7 +8,7 @@ from pathlib import Path
 import rich.console
 from rich.table import Table
 
-from data import Rows, load_rows, seeded_order
+from data import Rows, load_rows, own_test_split, seeded_order
 from data.benchmark_source import benchmark_rows
 from data.check import check_rows
 from data.contact_sheet import Sheet, cards_of, write_sheets
@@ -45,7 +46,9 @@ def sources(config: AnyConfig) -> list[Source]:
     """The data sets of a config, opened."""
     if isinstance(config, EvalConfig):
         return [Source(f"benchmark {config.benchmark.name}", config.data, benchmark_rows(config.data, config.benchmark))]
-    named = (("data", config.data), ("eval_data", config.eval_data))
+    named: list[tuple[str, DataConfig | None]] = [("data", config.data)]
+    named += [(f"phases.{n}", phase.data) for n, phase in enumerate(config.phases)] if isinstance(config, SftConfig) else []
+    named += [("eval_data", config.eval_data or own_test_split(config.data))]
     return [Source(key, data, load_rows(data)) for key, data in named if data is not None]
 
 
@@ -66,9 +69,12 @@ def check(config: AnyConfig, most: int) -> int:
         verdict = f"{len(errors)} problems in {bad} of them" if errors else "no problems"
         screen.print(f"{source.key}: {len(source.rows)} rows of {_named(source.config)}, {verdict}", markup=False, highlight=False)
         wrong += len(errors)
-    if len(opened) == 2 and (shared := overlap(opened[0].rows, opened[1].rows, on_bad_row=lambda _: None)):
-        shown = ", ".join(shared[:10]) + (", ..." if len(shared) > 10 else "")
-        screen.print(f"eval_data: {len(shared)} rows show what is trained on: {shown}", markup=False, highlight=False)
+    trained, held_out = [s for s in opened if s.key != "eval_data"], [s for s in opened if s.key == "eval_data"]
+    for source, test in itertools.product(trained, held_out):
+        shared = overlap(source.rows, test.rows, on_bad_row=lambda _: None)
+        if shared:
+            shown = ", ".join(shared[:10]) + (", ..." if len(shared) > 10 else "")
+            screen.print(f"eval_data: {len(shared)} rows show what {source.key} trains on: {shown}", markup=False, highlight=False)
         wrong += len(shared)
     return 1 if wrong else 0
 
