@@ -78,7 +78,7 @@ def graded_records(samples: Iterable[Sample], records: Sequence[Record], conditi
 
 
 def _bare(record: Record) -> str | None:
-    body = record.completion.rpartition("</think>")[2].strip()
+    body = (record.prefill + record.completion).rpartition("</think>")[2].strip()
     plain = record.finish == "stop" and 0 < len(body) <= _LONGEST_BARE and "\n" not in body and "<" not in body
     return body if plain else None
 

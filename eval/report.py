@@ -219,7 +219,7 @@ def _clean(side: Side) -> Mapping[str, Record]:
 
 def _example(run: Run, before: Record, after: Record) -> Example:
     question = _question(run, before.question, before.options, before.gold, before.media_ids)
-    return Example(question, *(_said(r.completion, r.answer, r.correct, r.wellformed, r.finish) for r in (before, after)))
+    return Example(question, *(_said(r.prefill + r.completion, r.answer, r.correct, r.wellformed, r.finish) for r in (before, after)))
 
 
 def _question(run: Run, text: str, options: Sequence[str], gold: str, media_ids: Sequence[str]) -> Question:

@@ -94,7 +94,7 @@ def _query(item: _Asked, plan: Plan) -> Generate:
 
 def _record(item: _Asked, reply: Reply) -> Record:
     sample = item.shown
-    parsed = response.parse(reply.text)
+    parsed = response.parse(sample.prefill + reply.text)
     try:
         media_ids = tuple(medium.id for medium in sample.media)
     except OSError as error:
@@ -114,6 +114,7 @@ def _record(item: _Asked, reply: Reply) -> Record:
         correct=grading.is_correct(sample, parsed.answer),
         wellformed=parsed.wellformed,
         finish=reply.finish,
+        prefill=sample.prefill,
     )
 
 
@@ -143,7 +144,7 @@ def load_records(path: Path) -> list[Record]:
     return records
 
 
-_TEXTS = ("sample_id", "condition", "mode", "question", "gold", "kind", "completion", "finish")
+_TEXTS = ("sample_id", "condition", "mode", "question", "gold", "kind", "completion", "finish", "prefill")
 _LISTS = ("options", "media_ids")
 
 
@@ -151,6 +152,7 @@ def record_from(tree: Any) -> Record:
     """A Record from its JSON object. Raises ValueError naming the field that is missing or of the wrong type."""
     if not isinstance(tree, dict):
         raise ValueError("not a JSON object")
+    tree = {"prefill": "", **tree}  # records of before there were prefills
     names = {field.name for field in dataclasses.fields(Record)}
     if set(tree) != names:
         raise ValueError(f"fields missing: {sorted(names - set(tree))}, unknown: {sorted(set(tree) - names)}")

@@ -65,13 +65,17 @@ class Chat:
         return None
 
     def prompt(self, sample: Sample, prefill: str = "") -> Prompt:
-        """Render one sample. Raises RowError when media and marks disagree, a control token hides in the text, or it is too long."""
+        """Render one sample; the assistant's turn begins with the sample's own prefill, then `prefill`.
+
+        Raises RowError when media and marks disagree, a control token hides in the text, or it is too long.
+        """
         content = self._content(sample)
         text = self.processor.apply_chat_template([{"role": "user", "content": content}], tokenize=False, add_generation_prompt=True)
         ids = self.tokenizer(text, add_special_tokens=False)["input_ids"]
         vision = tuple(self.look(media, sample.id) for media in sample.media)
         expanded, types = self._expand(sample, text, ids, vision)
         # The prefill is tokenized apart: joined, its first letters could merge with the template's last, and no completion starts so.
+        prefill = sample.prefill + prefill
         written = list(self.ids_of(prefill))
         if len(expanded) + len(written) > self.config.max_prompt_tokens:
             raise RowError(

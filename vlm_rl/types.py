@@ -90,7 +90,8 @@ class Sample:
 
     `question` may hold one "<image>" or "<video>" mark per medium to place it in the text; without marks media come first.
     For `choice` the answer is the letter of the right option ("B"), or several ("A,C"); otherwise it is the gold text.
-    `response` is a demonstration to imitate (supervised fine-tuning only).
+    `response` is a demonstration to imitate (supervised fine-tuning only). `prefill` is the beginning of the assistant's turn, given to
+    the model: what it writes goes on from there, and its answer is read from both together.
     """
 
     id: str
@@ -101,6 +102,7 @@ class Sample:
     media: tuple[Media, ...] = ()
     response: str | None = None
     meta: Mapping[str, Any] = field(default_factory=dict)
+    prefill: str = ""
 
 
 @dataclass(frozen=True, eq=False)
@@ -109,7 +111,7 @@ class Prompt:
 
     `ids` has one placeholder per medium (what vLLM wants), `expanded_ids` one per visual token (what the model sees), `token_types` marks
     each expanded id as 0 text, 1 image, 2 video. `vision` holds the processor's tensors, one opaque entry per medium, shared by reference.
-    `prefill` is the beginning of the assistant's turn, already part of `text` and the ids.
+    `prefill` is the beginning of the assistant's turn, the sample's own and what was asked for; it is already part of `text` and the ids.
     """
 
     sample: Sample
@@ -188,7 +190,7 @@ class Group:
 
 @dataclass(frozen=True)
 class Generate:
-    """Ask `target` ("policy", "start" or a judge's name) to answer `sample`, its turn beginning with `prefill`."""
+    """Ask `target` ("policy", "start" or a judge's name) to answer `sample`, its turn beginning with `prefill` (after the sample's own)."""
 
     target: str
     sample: Sample
@@ -251,7 +253,8 @@ class ScoredGroup:
 class Record:
     """One graded completion of an evaluation, as it is stored: enough to grade again without a model.
 
-    `condition` names what was asked ("clean", "blank"), `mode` how it was decoded ("greedy", "sample").
+    `condition` names what was asked ("clean", "blank"), `mode` how it was decoded ("greedy", "sample"). `answer` and `wellformed` were read
+    from `prefill + completion`: what the model was given of its turn, and what it wrote.
     """
 
     sample_id: str
@@ -268,3 +271,4 @@ class Record:
     correct: bool
     wellformed: bool
     finish: str
+    prefill: str = ""
