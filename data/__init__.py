@@ -20,8 +20,9 @@ DATASETS: dict[str, str] = {
     "hub": "data.sources:hub",
     "jsonl": "data.sources:jsonl",
     "parquet": "data.sources:parquet",
+    "scenes": "data.scenes:load",
 }
-WITH_TEST_SPLIT = ("easy_vqa",)
+WITH_TEST_SPLIT = ("easy_vqa", "scenes")
 
 
 def own_test_split(config: DataConfig) -> DataConfig | None:

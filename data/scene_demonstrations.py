@@ -1,0 +1,76 @@
+"""Responses to imitate for scenes, with chosen shares of imperfection, so that a policy starts imperfect in ways that are known exactly.
+
+Each share is a row's own chance, drawn by its id:
+- letter_a: multiple choice is answered with "A" whatever the trace concludes: an option-order bias.
+- wrong_conclusion: the trace is true, its conclusion is another option, and the answer goes with the conclusion.
+- false_claim: one thing is said to be what it is not, and the right conclusion is drawn all the same.
+- loose_box: the box of one thing lies elsewhere.
+- direct: an answer without a trace, after an empty one was given.
+- crop: the picture is replaced by what lies in the boxes of the evidence, and answered directly (pictures and charts).
+- caption: the right caption stands before the question, and is relied on.
+"""
+
+import random
+from collections.abc import Mapping
+from dataclasses import replace
+
+from data.scene_types import Scene, scene_from
+from data.scene_writing import altered, moved, trace
+from vlm_rl.errors import UserError, unknown
+from vlm_rl.seeds import stable_hash
+from vlm_rl.types import LETTERS, Sample
+
+SHARES = ("letter_a", "wrong_conclusion", "false_claim", "loose_box", "direct", "crop", "caption")
+
+
+def check_shares(shares: Mapping[str, float]) -> None:
+    """Raises UserError for an unknown imperfection, or a share that is none."""
+    for key, share in shares.items():
+        if key not in SHARES:
+            raise unknown("imperfection", key, SHARES, "data.demonstrations")
+        if not 0 <= share <= 1:
+            raise UserError(f"data.demonstrations.{key} is a share between 0 and 1, not {share}")
+
+
+def demonstrated(sample: Sample, shares: Mapping[str, float]) -> Sample:
+    """The row with a response."""
+    rng = random.Random(stable_hash("demonstration", sample.id))
+    chosen = {key for key in SHARES if rng.random() < shares.get(key, 0.0)}
+    scene = scene_from(sample.meta["scene"])
+    cropped = "crop" in chosen and bool(sample.meta.get("boxes"))
+    if cropped or "direct" in chosen:
+        from data.views import Draw, apply
+
+        views = ["crop_to_boxes"] if cropped else []
+        asked = apply([*views, "think_empty"], sample, Draw(0))
+        return replace(asked, response=f"<answer>{_letter(sample, sample.answer, chosen)}</answer>")
+    conclusion, answer = _conclusion(sample, scene, chosen, rng)
+    said = trace(scene, _evidence(scene, chosen, rng), conclusion)
+    asked = apply(["caption_right"], sample, Draw(0)) if "caption" in chosen else sample
+    return replace(asked, response=f"<think>{said}</think><answer>{_letter(sample, answer, chosen)}</answer>")
+
+
+def _evidence(scene: Scene, chosen: set[str], rng: random.Random) -> list:
+    things = list(scene.shown)
+    if not things:
+        return things
+    if "false_claim" in chosen:
+        i = rng.randrange(len(things))
+        things[i] = altered(things[i], rng)
+    if "loose_box" in chosen:
+        i = rng.randrange(len(things))
+        things[i] = moved(things[i], scene.canvas, rng)
+    return things
+
+
+def _conclusion(sample: Sample, scene: Scene, chosen: set[str], rng: random.Random) -> tuple[str, str]:
+    """(what the trace concludes, the answer that goes with it)"""
+    wrong = [i for i, letter in enumerate(LETTERS[: len(sample.options)]) if letter != sample.answer]
+    if "wrong_conclusion" in chosen and wrong:
+        other = rng.choice(wrong)
+        return sample.options[other], LETTERS[other]
+    return scene.gold, sample.answer
+
+
+def _letter(sample: Sample, answer: str, chosen: set[str]) -> str:
+    return LETTERS[0] if "letter_a" in chosen and sample.options else answer
