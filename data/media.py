@@ -17,6 +17,7 @@ from typing import Any, Literal
 import numpy as np
 from PIL import ExifTags, Image, ImageOps
 
+from data.edits import edited_image
 from vlm_rl.errors import RowError
 from vlm_rl.types import Media
 
@@ -33,20 +34,30 @@ _BASE64 = re.compile(r"[A-Za-z0-9+/]{64,}={0,2}")
 
 
 def decode_image(media: Media, row: str) -> Image.Image:
-    """The picture as RGB, upright (EXIF), first frame, on white where transparent.
+    """The picture as RGB, upright (EXIF), first frame, on white where transparent, with its edits made.
 
     16-bit grey is scaled to 8 bits by 1/257; other integer or float greys by their own range. Raises RowError naming `row`, the file
     and the cause: missing, 0 bytes, not an image, corrupt, truncated, or more than MAX_PIXELS.
     """
     with _opened(media, row) as image:
-        return _rgb(ImageOps.exif_transpose(image))
+        return edited_image(_rgb(ImageOps.exif_transpose(image)), media.edits)
 
 
 def image_size(media: Media, row: str) -> tuple[int, int]:
-    """(width, height) in pixels of what `decode_image` returns, from the header where the format allows it. Raises RowError."""
+    """(width, height) in pixels of what `decode_image` returns, from the header where format and edits allow it. Raises RowError."""
+    if media.edits:
+        return decode_image(media, row).size
     with _opened(media, row) as image:
         width, height = image.size
         return (height, width) if image.getexif().get(ExifTags.Base.Orientation) in _SIDEWAYS else (width, height)
+
+
+def medium_id(media: Media, row: str) -> str:
+    """`media.id`. Raises RowError where the file cannot be read."""
+    try:
+        return media.id
+    except (OSError, ValueError) as error:
+        raise RowError(row, f"{name_of(media)}: cannot be read: {error}") from None
 
 
 def check_file(media: Media, row: str) -> None:
@@ -166,7 +177,7 @@ def _opened(media: Media, row: str) -> Iterator[Image.Image]:
         raise RowError(row, f"{name_of(media)}: a {media.kind} where a picture is expected")
     check_file(media, row)
     try:
-        with Image.open(io.BytesIO(media.read()), formats=_formats()) as image:
+        with Image.open(io.BytesIO(media.source.read()), formats=_formats()) as image:
             _check_pixels(image, media, row)
             yield image
     except RowError:

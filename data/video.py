@@ -18,6 +18,7 @@ import numpy as np
 
 from data.decoding import DecodeError, MissingLibrary, Reader, VideoInfo, pool
 from data.decoding_worker import RAW
+from data.edits import edited_frames, frame_order
 from data.media import check_file, name_of
 from vlm_rl.errors import RowError, UserError
 from vlm_rl.types import Backend, Clip, Media, VideoBudget
@@ -35,24 +36,30 @@ THUMBNAIL = VideoBudget(fps=0.5, min_frames=4, max_frames=6, min_pixels=1, max_p
 def decode_video(media: Media, budget: VideoBudget, row: str, seconds: float = SECONDS) -> Clip:
     """The frames that `budget` allows. Raises RowError naming `row`, the file and the cause; UserError when a library is missing.
 
-    At most `seconds` are spent waiting for the decoder, and no more than the chosen, resized frames and 64 MB are held in memory.
+    Frames are chosen among those that the medium's edits leave; pixels are edited before frames are resized. At most `seconds` are spent
+    waiting for the decoder, and no more than the chosen, resized frames and 64 MB are held in memory.
     """
     with _opened(media, budget.backend, row, seconds) as reader:
-        info = reader.info
+        order = frame_order(reader.info.frames, media.edits)
+        info = replace(reader.info, frames=len(order))
         try:
             indices = frame_indices(budget, info)
             height, width = frame_size(budget, len(indices), info)
         except ValueError as error:
             raise RowError(row, f"{name_of(media)}: {error}") from None
         step = max(1, _PIECE_BYTES // (info.height * info.width * 3))
-        pieces = [_resized(reader.read(indices[i : i + step]), height, width) for i in range(0, len(indices), step)]
-    return Clip(np.concatenate(pieces), tuple(indices), info.frames, info.fps)
+        wanted = [order[i] for i in indices]
+        sources = sorted(set(wanted))  # decoders read forwards
+        parts = [sources[i : i + step] for i in range(0, len(sources), step)]
+        frames = np.concatenate([_resized(edited_frames(reader.read(part), part, media.edits), height, width) for part in parts])
+    shown = frames if sources == wanted else frames[np.searchsorted(sources, wanted)]
+    return Clip(shown, tuple(indices), info.frames, info.fps)
 
 
 def probe_video(media: Media, row: str, backend: str = "any", seconds: float = SECONDS) -> VideoInfo:
-    """Number of frames, rate and size; decodes one frame. Raises as `decode_video` does."""
+    """Number of frames after edits, rate and size; decodes one frame. Raises as `decode_video` does."""
     with _opened(media, backend, row, seconds) as reader:
-        return reader.info
+        return replace(reader.info, frames=len(frame_order(reader.info.frames, media.edits)))
 
 
 def check_video(media: Media, row: str, backend: Backend = "any", seconds: float = SECONDS) -> None:
@@ -105,7 +112,7 @@ def _opened(media: Media, backend: str, row: str, seconds: float) -> Iterator[Re
     check_file(media, row)
     try:
         _check_container(media)
-        with pool().open(media.path or media.read(), backend, seconds) as reader:
+        with pool().open(media.path or media.source.read(), backend, seconds) as reader:
             yield reader
     except (DecodeError, OSError) as error:
         raise RowError(row, f"{name_of(media)}: {error}") from None

@@ -12,9 +12,10 @@ from clips_small import BIKES, BUNNY, CARPHONE, CLIPS, SMALL, clip, turned, writ
 from PIL import Image
 
 from data.decoding import VideoInfo, pool
+from data.edits import GREY
 from data.media import strip_png
 from data.video import check_video, decode_video, frame_size, frames_media, probe_video, uniform_media
-from data.views import GREY, blank
+from data.views import blank
 from vlm_rl.errors import RowError
 from vlm_rl.types import Media, Sample, VideoBudget
 

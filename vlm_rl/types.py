@@ -6,7 +6,7 @@ Standard library only. A later stage holds the earlier one; nothing is filled in
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any, Literal
@@ -14,26 +14,56 @@ from typing import Any, Literal
 AnswerKind = Literal["choice", "number", "math", "text", "yesno"]
 Backend = Literal["decord", "pyav", "any"]
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
+Box = tuple[float, float, float, float]
+
+
+@dataclass(frozen=True)
+class Edit:
+    """A change of pixels or frames, made whenever the medium is decoded. Edit("blur", severity=3, seed=7)
+
+    `boxes` are (left, top, right, bottom) in pixels of the upright picture as it is after the edits before this one.
+    """
+
+    name: str
+    severity: int = 3
+    seed: int = 0
+    boxes: tuple[Box, ...] = ()
 
 
 @dataclass(frozen=True)
 class Media:
-    """A handle to one picture or clip, not decoded: exactly one of `path` and `data` is set. Media("image", path=Path("cat.png"))"""
+    """A handle to one picture or clip, not decoded: exactly one of `path` and `data` is set. Media("image", path=Path("cat.png"))
+
+    `edits` are what is done to its pixels, in order, when it is decoded; they cost no memory until then.
+    """
 
     kind: Literal["image", "video"]
     path: Path | None = None
     data: bytes | None = None
+    edits: tuple[Edit, ...] = ()
 
     def __post_init__(self) -> None:
         assert (self.path is None) != (self.data is None)
 
+    @property
+    def source(self) -> "Media":
+        """The medium without its edits."""
+        return replace(self, edits=()) if self.edits else self
+
+    def edited(self, edit: Edit) -> "Media":
+        """The medium with one more edit."""
+        return replace(self, edits=(*self.edits, edit))
+
     def read(self) -> bytes:
-        """The encoded bytes. Raises OSError when the file cannot be read."""
+        """The encoded bytes. Raises OSError when the file cannot be read. An edited medium has none: decode it."""
+        assert not self.edits, "the bytes of an edited medium are not what it shows; decode it, or read its source"
         return self.data if self.data is not None else self.path.read_bytes()  # type: ignore[union-attr]
 
     @cached_property
     def id(self) -> str:
-        """Content hash, the same for equal bytes wherever they lie: "3f2a..." (16 hex digits)."""
+        """Content hash, the same for equal bytes and edits wherever they lie: "3f2a..." (16 hex digits)."""
+        if self.edits:
+            return hashlib.sha256(f"{self.source.id} {self.edits!r}".encode()).hexdigest()[:16]
         if self.path is None:
             return hashlib.sha256(self.data or b"").hexdigest()[:16]
         status = self.path.stat()
@@ -65,6 +95,20 @@ class VideoBudget:
     backend: Backend = "decord"
 
 
+@dataclass(frozen=True)
+class Outline:
+    """A medium without its pixels: height and width of the upright picture, or of a video's frames as they will be looked at.
+
+    For a video also which frames those are: their `indices` in the source, which has `total` frames at `fps` a second.
+    """
+
+    height: int
+    width: int
+    indices: tuple[int, ...] = ()
+    total: int = 1
+    fps: float = 1.0
+
+
 @dataclass(frozen=True, eq=False)
 class Clip:
     """A decoded video: `frames` (T, H, W, 3) uint8 RGB array, their `indices` in the source, which has `total` frames at `fps` a second."""
@@ -82,6 +126,11 @@ class Clip:
     @property
     def sampled_fps(self) -> float:
         return len(self.indices) / self.total * self.fps
+
+    @property
+    def outline(self) -> Outline:
+        _, height, width, _ = self.frames.shape
+        return Outline(height, width, self.indices, self.total, self.fps)
 
 
 @dataclass(frozen=True)
