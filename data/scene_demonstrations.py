@@ -6,7 +6,7 @@ Each share is a row's own chance, drawn by its id:
 - false_claim: one thing is said to be what it is not, and the right conclusion is drawn all the same.
 - loose_box: the box of one thing lies elsewhere.
 - direct: an answer without a trace, after an empty one was given.
-- crop: the picture is replaced by what lies in the boxes of the evidence, and answered directly (pictures and charts).
+- crop: the picture is replaced by what lies in the boxes of the evidence, and answered directly, where such crops can show the answer.
 - caption: the right caption stands before the question, and is relied on.
 """
 
@@ -14,13 +14,16 @@ import random
 from collections.abc import Mapping
 from dataclasses import replace
 
+from data.scene_logic import Thing
 from data.scene_types import Scene, scene_from
 from data.scene_writing import altered, moved, trace
+from data.views import Draw, apply
 from vlm_rl.errors import UserError, unknown
 from vlm_rl.seeds import stable_hash
 from vlm_rl.types import LETTERS, Sample
 
 SHARES = ("letter_a", "wrong_conclusion", "false_claim", "loose_box", "direct", "crop", "caption")
+CROPS_TELL = ("colour", "shape", "count")
 
 
 def check_shares(shares: Mapping[str, float]) -> None:
@@ -37,11 +40,9 @@ def demonstrated(sample: Sample, shares: Mapping[str, float]) -> Sample:
     rng = random.Random(stable_hash("demonstration", sample.id))
     chosen = {key for key in SHARES if rng.random() < shares.get(key, 0.0)}
     scene = scene_from(sample.meta["scene"])
-    cropped = "crop" in chosen and bool(sample.meta.get("boxes"))
+    cropped = "crop" in chosen and bool(sample.meta.get("boxes")) and sample.meta["family"] in CROPS_TELL
     if cropped or "direct" in chosen:
-        from data.views import Draw, apply
-
-        views = ["crop_to_boxes"] if cropped else []
+        views = ["boxes_cropped"] if cropped else []
         asked = apply([*views, "think_empty"], sample, Draw(0))
         return replace(asked, response=f"<answer>{_letter(sample, sample.answer, chosen)}</answer>")
     conclusion, answer = _conclusion(sample, scene, chosen, rng)
@@ -50,7 +51,7 @@ def demonstrated(sample: Sample, shares: Mapping[str, float]) -> Sample:
     return replace(asked, response=f"<think>{said}</think><answer>{_letter(sample, answer, chosen)}</answer>")
 
 
-def _evidence(scene: Scene, chosen: set[str], rng: random.Random) -> list:
+def _evidence(scene: Scene, chosen: set[str], rng: random.Random) -> list[Thing]:
     things = list(scene.shown)
     if not things:
         return things

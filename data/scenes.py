@@ -51,7 +51,8 @@ class Scenes(LazyRows):
     """Rows made when they are asked for."""
 
     def __init__(self, world: World, split: str, seed: int, demonstrations: dict[str, float]):
-        self.world, self.split, self.seed = world, split, seed
+        self.world: World = world
+        self.split, self.seed = split, seed
         self.imperfections = demonstrations
 
     def __len__(self) -> int:
