@@ -23,6 +23,7 @@ WAY = WAY_A_SECOND * (SECONDS - 1)
 STEP = 4
 
 Look = tuple[str, str]
+_KINDS = {"motion": ("motion",), "change": ("turned",), "order": ("when", "which", "relation", "count")}
 Path = dict[int, tuple[Look, Box]]  # frame -> how it looks and where it is; frames it is not seen in are left out
 
 
@@ -31,11 +32,12 @@ def clip(rng: random.Random, split: str) -> tuple[Scene, list[Path]]:
 
     Trained on are clips of one or two shapes.
     """
-    kind = rng.choice(("motion", "order", "change"))
-    count = 3 if split == "test_more" else 2 if kind == "order" else rng.randint(1, 2)
+    kind = rng.choice(tuple(_KINDS))
+    family = rng.choice(_KINDS[kind])
+    count = 3 if split == "test_more" else 2 if family in ("when", "which", "relation") else rng.randint(1, 2)
     looks = _looks(rng, count, split == "test_pairs")
     tracks = _tracks(rng, kind, looks)
-    return _ask(rng, kind, looks, _sightings(tracks)), tracks
+    return _ask(rng, family, looks, _sightings(tracks)), tracks
 
 
 def _looks(rng: random.Random, count: int, unseen: bool) -> list[Look]:
@@ -88,32 +90,32 @@ def _sightings(tracks: list[Path]) -> tuple[Thing, ...]:
     )
 
 
-def _ask(rng: random.Random, kind: str, looks: list[Look], things: tuple[Thing, ...]) -> Scene:
+def _ask(rng: random.Random, family: str, looks: list[Look], things: tuple[Thing, ...]) -> Scene:
     target = {"colour": looks[0][0], "shape": looks[0][1]}
     seen = [i for i, t in enumerate(things) if t.shape == looks[0][1]]
-    if kind == "motion":
-        return _scene(things, {"family": "motion", "target": target}, (seen[0], seen[-1]), 1)
-    if kind == "change":
-        return _scene(things, {"family": "turned", "target": {"shape": looks[0][1]}}, (seen[0], seen[-1]), 2)
-    return _ask_order(rng, looks, things, seen)
-
-
-def _ask_order(rng: random.Random, looks: list[Look], things: tuple[Thing, ...], seen: list[int]) -> Scene:
-    target = {"colour": looks[0][0], "shape": looks[0][1]}
-    family = rng.choice(("when", "which", "relation", "count"))
+    if family == "motion":
+        return _scene(things, {"family": family, "target": target}, (seen[0], seen[-1]), 1)
+    if family == "turned":
+        return _scene(things, {"family": family, "target": {"shape": looks[0][1]}}, (seen[0], seen[-1]), 2)
     if family == "when":
         return _scene(things, {"family": family, "target": target}, (seen[0],), 1)
     if family == "count":
         last = tuple(i for i, t in enumerate(things) if t.time == SECONDS - 1)
-        wanted = {"shape": "shape", "colour": rng.choice(COLOURS)} if rng.random() < 0.5 else {"shape": rng.choice(SHAPES)}
-        present = [{"shape": "shape", "colour": things[i].colour} for i in last] + [{"shape": "shape"}]
-        query: Query = {"family": "count", "target": rng.choice([*present, wanted]), "time": SECONDS - 1}
+        query: Query = {"family": family, "target": _counted(rng, looks), "time": SECONDS - 1}
         return _scene(things, query, last, 2)
     other = next(i for i, t in enumerate(things) if t.shape == looks[1][1])
     a, b = target, {"colour": looks[1][0], "shape": looks[1][1]}
     if rng.random() < 0.5:
         a, b = b, a
     return _scene(things, {"family": family, "relation": rng.choice(("before", "after")), "a": a, "b": b}, (seen[0], other), 2)
+
+
+def _counted(rng: random.Random, looks: list[Look]) -> dict[str, str]:
+    """All shapes; or those of a colour or a kind, which are there as often as not."""
+    part, there = rng.randrange(2), rng.random() < 0.5
+    values = [v for v in (COLOURS, SHAPES)[part] if (v in {look[part] for look in looks}) == there]
+    key = ("colour", "shape")[part]
+    return {"shape": "shape"} if rng.random() < 0.25 else {"shape": "shape", key: rng.choice(values)}
 
 
 def _scene(things: tuple[Thing, ...], query: Query, evidence: tuple[int, ...], level: int) -> Scene:

@@ -6,7 +6,7 @@ from functools import partial
 
 from PIL import Image, ImageDraw
 
-from data.scene_logic import COLOURS, SHAPES, SIZES, Box, Query, Thing, holds, place
+from data.scene_logic import COLOURS, SHAPES, SIZES, Box, Query, Thing, holds
 from data.scene_types import Scene
 
 SIDE = 112
@@ -36,43 +36,35 @@ def pairs(unseen: bool) -> list[Pair]:
 
 
 def picture(rng: random.Random, split: str) -> Scene:
-    """A picture and a question about it. In "test_pairs" all evidence has unseen pairs, in "test_more" there is one shape more."""
+    """A picture and a question about it, each family equally often.
+
+    In "test_pairs" the evidence has an unseen pair, in "test_more" there is one shape more than in training.
+    """
+    family = rng.choice(tuple(_PICTURE_FAMILIES))
     while True:
-        family = rng.choice(tuple(_PICTURE_FAMILIES))
-        count = ONE_MORE if split == "test_more" else rng.randint(_FEWEST.get(family, 1), MOST_SEEN)
-        things = _things(rng, count, split == "test_pairs", family)
-        scene = _PICTURE_FAMILIES[family](rng, things) if things else None
+        scene = _PICTURE_FAMILIES[family](rng, split)
         if scene is not None and (split != "test_pairs" or any((t.colour, t.shape) in UNSEEN_SHAPES for t in scene.shown)):
             return scene
 
 
-def _things(rng: random.Random, count: int, unseen: bool, family: str) -> tuple[Thing, ...]:
-    """Shapes at places that do not touch; () when no room was found. Unless it is about counting, no two look the same."""
-    chosen = _looks(rng, count, unseen, family == "count")
+def _distinct(rng: random.Random, split: str, fewest: int = 1) -> tuple[Thing, ...]:
+    """`fewest` or more shapes of which no two look the same; () when no room was found."""
+    count = ONE_MORE if split == "test_more" else rng.randint(fewest, MOST_SEEN)
+    unseen = rng.sample(pairs(unseen=True), min(2, count)) if split == "test_pairs" else []
+    return _placed(rng, unseen + rng.sample(pairs(unseen=False), count - len(unseen)))
+
+
+def _placed(rng: random.Random, looks: list[Pair]) -> tuple[Thing, ...]:
+    """Shapes of these looks at places that do not touch, listed from left to right; () when no room was found."""
+    rng.shuffle(looks)
     things: list[Thing] = []
-    for colour, shape in chosen:
+    for colour, shape in looks:
         size = rng.choice(SIZES)
         box = _free_box(rng, SIDES[size], things)
         if box is None:
             return ()
         things.append(Thing(colour, shape, size, box))
-    return tuple(things)
-
-
-def _looks(rng: random.Random, count: int, unseen: bool, repeat: bool) -> list[Pair]:
-    seen = pairs(unseen=False)
-    if unseen:
-        first = rng.sample(pairs(unseen=True), min(2, count))
-        looks = [*first, *rng.sample(seen, count - len(first))]
-    elif repeat:
-        part, value = rng.choice([*((0, c) for c in COLOURS), *((1, s) for s in SHAPES)])
-        alike = rng.randint(1, count)
-        same = [pair for pair in seen if pair[part] == value]
-        looks = [rng.choice(same) for _ in range(alike)] + [rng.choice(seen) for _ in range(count - alike)]
-    else:
-        looks = rng.sample(seen, count)
-    rng.shuffle(looks)
-    return looks
+    return tuple(sorted(things, key=lambda t: t.box or ()))
 
 
 def _free_box(rng: random.Random, side: int, things: list[Thing]) -> Box | None:
@@ -91,8 +83,11 @@ def _scene(things: tuple[Thing, ...], query: Query, evidence: tuple[int, ...], l
     return Scene("pictures", (SIDE, SIDE), things, query, evidence, level)
 
 
-def _attribute(rng: random.Random, things: tuple[Thing, ...], attribute: str) -> Scene | None:
+def _attribute(rng: random.Random, split: str, attribute: str) -> Scene | None:
     """About the one thing that its other attributes tell apart."""
+    things = _distinct(rng, split)
+    if not things:
+        return None
     i = rng.randrange(len(things))
     thing, asks = things[i], {"colour": ("shape",), "shape": ("colour",), "size": ("colour", "shape")}[attribute]
     target = {"shape": "shape"} | {key: getattr(thing, key) for key in asks}
@@ -104,34 +99,38 @@ def _attribute(rng: random.Random, things: tuple[Thing, ...], attribute: str) ->
     return _scene(things, {"family": "attribute", "attribute": attribute, "target": target}, (i,), 1)
 
 
-def _place(rng: random.Random, things: tuple[Thing, ...]) -> Scene | None:
+def _place(rng: random.Random, split: str) -> Scene | None:
+    things = _distinct(rng, split)
+    if not things:
+        return None
     i = rng.randrange(len(things))
     thing = things[i]
     assert thing.box is not None
     if any(abs(thing.box[axis] + thing.box[axis + 2] - SIDE) < 2 * GAP for axis in (0, 1)):
         return None
-    target = {"colour": thing.colour, "shape": thing.shape}
-    query = {"family": "place", "target": target, "canvas": [SIDE, SIDE]}
-    return _scene(things, query, (i,), 1) if place(thing.box, (SIDE, SIDE)) else None
+    query = {"family": "place", "target": {"colour": thing.colour, "shape": thing.shape}, "canvas": [SIDE, SIDE]}
+    return _scene(things, query, (i,), 1)
 
 
-def _count(rng: random.Random, things: tuple[Thing, ...]) -> Scene | None:
-    """How many there are of a colour or a shape; the number is drawn first, so that no number is much likelier than the others."""
-    wanted = rng.randint(1, len(things)) if rng.random() < 0.85 else 0
-    found = {
-        (key, value): tuple(i for i, t in enumerate(things) if getattr(t, key) == value)
-        for key, values in (("colour", COLOURS), ("shape", SHAPES))
-        for value in values
-    }
-    fitting = [(key, value) for (key, value), which in found.items() if len(which) == wanted]
-    if not fitting:
-        return None
-    key, value = rng.choice(fitting)
-    return _scene(things, {"family": "count", "target": {"shape": "shape", key: value}}, found[key, value], 2)
+def _count(rng: random.Random, split: str) -> Scene | None:
+    """How many there are of a colour or a shape; the number is drawn first, so that none is likelier than the others."""
+    number = rng.randint(0, ONE_MORE if split == "test_more" else MOST_SEEN)
+    count = ONE_MORE if split == "test_more" else rng.randint(max(1, number), MOST_SEEN)
+    first, part = rng.choice(pairs(unseen=split == "test_pairs")), rng.randrange(2)
+    seen, wanted = pairs(unseen=False), first[part]
+    alike, others = [p for p in seen if p[part] == wanted], [p for p in seen if p[part] != wanted]
+    looks = [first, *(rng.choice(alike) for _ in range(number - 1))][:number] + [rng.choice(others) for _ in range(count - number)]
+    things = _placed(rng, looks)
+    key = ("colour", "shape")[part]
+    found = tuple(i for i, t in enumerate(things) if getattr(t, key) == wanted)
+    return _scene(things, {"family": "count", "target": {"shape": "shape", key: wanted}}, found, 2) if things else None
 
 
-def _pair(rng: random.Random, things: tuple[Thing, ...], family: str) -> Scene | None:
+def _pair(rng: random.Random, split: str, family: str) -> Scene | None:
     """About two things; whichever comes first is drawn, so yes and no are equally likely."""
+    things = _distinct(rng, split, fewest=2)
+    if not things:
+        return None
     i, j = rng.sample(range(len(things)), 2)
     relation = rng.choice(("left of", "right of", "above", "below", "larger than", "smaller than"))
     a, b = things[i], things[j]
@@ -143,14 +142,12 @@ def _pair(rng: random.Random, things: tuple[Thing, ...], family: str) -> Scene |
     return _scene(things, {"family": family, "relation": relation, "a": called[0], "b": called[1]}, (i, j), 2)
 
 
-def _extreme(rng: random.Random, things: tuple[Thing, ...]) -> Scene | None:
+def _extreme(rng: random.Random, split: str) -> Scene | None:
+    things = _distinct(rng, split, fewest=2)
     relation = rng.choice(("left of", "right of", "above", "below"))
-    order = sorted(things, key=lambda t: sum(holds(relation, t, o) is True for o in things))
-    lead = order[-1]
-    if not all(t is lead or (holds(relation, lead, t) and _clear(relation, lead, t)) for t in things):
-        return None
+    lead = next((t for t in things if all(o is t or (holds(relation, t, o) and _clear(relation, t, o)) for o in things)), None)
     query = {"family": "extreme", "relation": relation, "attribute": rng.choice(("colour", "shape", "all"))}
-    return _scene(things, query, tuple(range(len(things))), 3)
+    return _scene(things, query, tuple(range(len(things))), 3) if lead else None
 
 
 def _clear(relation: str, a: Thing, b: Thing) -> bool:
@@ -159,7 +156,7 @@ def _clear(relation: str, a: Thing, b: Thing) -> bool:
     return abs(a.box[axis] + a.box[axis + 2] - b.box[axis] - b.box[axis + 2]) >= 16
 
 
-_PICTURE_FAMILIES: dict[str, Callable[[random.Random, tuple[Thing, ...]], Scene | None]] = {
+_PICTURE_FAMILIES: dict[str, Callable[[random.Random, str], Scene | None]] = {
     "colour": partial(_attribute, attribute="colour"),
     "shape": partial(_attribute, attribute="shape"),
     "size": partial(_attribute, attribute="size"),
@@ -169,7 +166,6 @@ _PICTURE_FAMILIES: dict[str, Callable[[random.Random, tuple[Thing, ...]], Scene 
     "which": partial(_pair, family="which"),
     "extreme": _extreme,
 }
-_FEWEST = {"relation": 2, "which": 2, "extreme": 2}
 
 
 def ground(rng: random.Random, side: int) -> Image.Image:

@@ -14,6 +14,7 @@ from vlm_rl.types import AnswerKind
 
 VERSION = 1
 World = Literal["pictures", "charts", "clips"]
+NEAR = 5
 _FURTHER = {
     "left of": "further left",
     "right of": "further right",
@@ -131,11 +132,8 @@ def alternatives(scene: Scene, rng: random.Random) -> list[str]:
     """Other answers of the right type, in an order drawn by `rng`: what multiple choice offers beside the gold one."""
     query, family = scene.query, scene.query["family"]
     pools: dict[str, tuple[str, ...]] = {"colour": COLOURS, "shape": SHAPES, "size": SIZES}
-    if family in ("count", "when"):
-        pool: tuple[str, ...] = tuple(map(str, range(6)))
-    elif family in ("bar", "sum"):
-        near = int(scene.gold)
-        pool = tuple(str(n) for n in range(max(0, near - 3), near + 4))
+    if family in ("count", "when", "bar", "sum"):
+        pool: tuple[str, ...] = tuple(map(str, _numbers(scene, rng)))
     elif family == "which":
         pool = (name(query["a"]), name(query["b"]))
     else:
@@ -144,6 +142,17 @@ def alternatives(scene: Scene, rng: random.Random) -> list[str]:
     others = [text for text in pool if text != scene.gold]
     rng.shuffle(others)
     return others
+
+
+def _numbers(scene: Scene, rng: random.Random) -> range:
+    """All there could be, or for sums some about the right one, off centre: "the one in the middle" must not find it."""
+    family = scene.query["family"]
+    if family == "sum":
+        first = max(0, int(scene.gold) - rng.randrange(NEAR))
+        return range(first, first + NEAR)
+    if family == "count":
+        return range(1 + (max(2, len(scene.evidence)) if scene.world == "clips" else max(4, len(scene.things))))
+    return range(4) if family == "when" else range(1, 10)
 
 
 def answer_kind(scene: Scene, draw: float) -> AnswerKind:
