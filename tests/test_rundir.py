@@ -65,8 +65,9 @@ def test_a_run_with_something_to_lose_is_not_replaced(tmp_path, trace):
     [
         {"guards": {"parity_limit": 1.0}},
         {"data": {"name": "easy_vqa", "on_bad_row": "skip"}},
-        {"rollout": {"batch_size": 7}},
-        {"model": {"path": "m", "processor_cache_mb": 5, "processor_cache_dir": "c", "decode_timeout_s": 9.0}},
+        {"rollout": {"batch_size": 7}, "train": {"steps": 3, "token_budget": 99}},
+        {"model": {"path": "m", "gradient_checkpointing": True, "decode_timeout_s": 9.0}},
+        {"model": {"path": "m", "processor_cache_mb": 5, "processor_cache_dir": "c"}},
         {"checkpoint": {"keep": 1}, "tracker": {"tensorboard": False}},
     ],
 )

@@ -29,6 +29,8 @@ FREE = (
     "data.on_bad_row",
     "eval_data.on_bad_row",
     "rollout.batch_size",
+    "train.token_budget",
+    "model.gradient_checkpointing",
     "model.processor_cache_mb",
     "model.processor_cache_dir",
     "model.decode_timeout_s",
@@ -95,7 +97,7 @@ def _claim(run_dir: Path, tree: Mapping[str, Any]) -> None:
     if keys:
         logger.info("%s: replacing a start with another config that made no checkpoint", run_dir)
         _clear(run_dir)
-    if there != tree and not (there is not None and read_summary(run_dir).get("run/finished")):
+    if there != tree and not (there is not None and is_finished(run_dir)):
         try:
             write_text(path, yaml.safe_dump(tree, sort_keys=False))
         except OSError as error:
@@ -108,7 +110,7 @@ def _is_free(key: str) -> bool:
 
 def _is_begun(run_dir: Path) -> bool:
     """Whether there is something to go on from, or a result to lose."""
-    return any((run_dir / "checkpoints").glob("step_*")) or bool(read_summary(run_dir).get("run/finished"))
+    return any((run_dir / "checkpoints").glob("step_*")) or is_finished(run_dir)
 
 
 def _clear(run_dir: Path) -> None:
@@ -148,6 +150,11 @@ def read_summary(run_dir: Path) -> dict[str, Any]:
         return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
     except ValueError as error:
         raise UserError(f"{path} is damaged ({error}): remove it, and the same command writes it again") from None
+
+
+def is_finished(run_dir: Path) -> bool:
+    """Whether a run came to its end there."""
+    return bool(read_summary(run_dir).get("run/finished"))
 
 
 def machine() -> dict[str, Any]:

@@ -11,6 +11,7 @@ import torch
 
 from vlm_rl.chat import Chat
 from vlm_rl.errors import RowError
+from vlm_rl.memory import guarded
 from vlm_rl.optim import Optimiser
 from vlm_rl.packing import Item, split
 from vlm_rl.policy import Policy
@@ -54,6 +55,7 @@ class SftTrainer:
             self.hooks.log(step, metrics | clock.laps)
             self.hooks.save(step)
 
+    @guarded("update")
     def update(self, items: Sequence[Item], step: int) -> Metrics:
         """One optimiser step on these demonstrations."""
         tokens = sum(sum(item.lengths[1]) for item in items)

@@ -8,6 +8,7 @@ from typing import Protocol
 
 from vlm_rl.engine.base import Engine, GenerateRequest
 from vlm_rl.errors import UserError
+from vlm_rl.memory import guarded
 from vlm_rl.seeds import stable_hash
 from vlm_rl.types import Group, Prompt, Query, Reply, Rollout, Sampling, ScoredGroup
 
@@ -72,6 +73,7 @@ class Trainer:
             self.hooks.log(step, metrics | clock.laps, scored)
             self.hooks.save(step)
 
+    @guarded("generate")
     def rollout(self, prompts: Sequence[Prompt], step: int) -> list[Group]:
         """One group per prompt; every draw derives from (run seed, step, sample id, rollout index)."""
         met: Counter[str] = Counter()  # a step that straddles two epochs may hold a row twice; its groups must not be copies

@@ -15,6 +15,7 @@ from vlm_rl.algo.kl import KL
 from vlm_rl.algo.losses import AGGREGATIONS, LOSSES, aggregate
 from vlm_rl.config import AlgoConfig
 from vlm_rl.errors import UserError, unknown
+from vlm_rl.memory import guarded
 from vlm_rl.optim import Optimiser
 from vlm_rl.packing import Item, Pack, split
 from vlm_rl.policy import Policy
@@ -49,6 +50,7 @@ class Updater:
         assert (reference is not None) == (algo.kl_weight > 0)
         self.policy, self.optimiser, self.algo, self.limits, self.reference = policy, optimiser, algo, limits, reference
 
+    @guarded("update")
     def __call__(self, scored: Sequence[ScoredGroup], step: int) -> dict[str, float]:
         """One gradient step per update on these groups. Returns metrics; raises UserError when something is not finite."""
         step_batch = Batch(scored, self.algo, self.limits)
