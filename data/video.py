@@ -21,7 +21,7 @@ from data.decoding_worker import RAW
 from data.edits import edited_frames, frame_order
 from data.media import check_file, name_of
 from vlm_rl.errors import RowError, UserError
-from vlm_rl.types import Backend, Clip, Media, VideoBudget
+from vlm_rl.types import Backend, Clip, Media, Outline, VideoBudget
 
 SECONDS = 60.0
 _PIECE_BYTES = 64 << 20
@@ -40,20 +40,7 @@ def decode_video(media: Media, budget: VideoBudget, row: str, seconds: float = S
     waiting for the decoder, and no more than the chosen, resized frames and 64 MB are held in memory.
     """
     with _opened(media, budget.backend, row, seconds) as reader:
-        order = frame_order(reader.info.frames, media.edits)
-        info = replace(reader.info, frames=len(order))
-        try:
-            indices = frame_indices(budget, info)
-            height, width = frame_size(budget, len(indices), info)
-        except ValueError as error:
-            raise RowError(row, f"{name_of(media)}: {error}") from None
-        step = max(1, _PIECE_BYTES // (info.height * info.width * 3))
-        wanted = [order[i] for i in indices]
-        sources = sorted(set(wanted))  # decoders read forwards
-        parts = [sources[i : i + step] for i in range(0, len(sources), step)]
-        frames = np.concatenate([_resized(edited_frames(reader.read(part), part, media.edits), height, width) for part in parts])
-    shown = frames if sources == wanted else frames[np.searchsorted(sources, wanted)]
-    return Clip(shown, tuple(indices), info.frames, info.fps)
+        return _drawn(reader, media, budget, row)
 
 
 def probe_video(media: Media, row: str, backend: str = "any", seconds: float = SECONDS) -> VideoInfo:
@@ -62,9 +49,18 @@ def probe_video(media: Media, row: str, backend: str = "any", seconds: float = S
         return replace(reader.info, frames=len(frame_order(reader.info.frames, media.edits)))
 
 
-def check_video(media: Media, row: str, backend: Backend = "any", seconds: float = SECONDS) -> None:
-    """Raises RowError unless a few frames from the first to the last can be decoded."""
-    decode_video(media, replace(THUMBNAIL, backend=backend), row, seconds)
+def check_video(media: Media, row: str, backend: Backend = "any", seconds: float = SECONDS) -> VideoInfo:
+    """What `probe_video` gives; raises RowError unless a few frames from the first to the last can be decoded."""
+    with _opened(media, backend, row, seconds) as reader:
+        clip = _drawn(reader, media, replace(THUMBNAIL, backend=backend), row)
+        return replace(reader.info, frames=clip.total)
+
+
+def outline_of(info: VideoInfo, budget: VideoBudget) -> Outline:
+    """What `decode_video` gives of such a video, without its pixels. Raises ValueError where no frame can be drawn or made small enough."""
+    indices = frame_indices(budget, info)
+    height, width = frame_size(budget, len(indices), info)
+    return Outline(height, width, tuple(indices), info.frames, info.fps)
 
 
 def frame_indices(budget: VideoBudget, info: VideoInfo) -> list[int]:
@@ -121,6 +117,23 @@ def _opened(media: Media, backend: str, row: str, seconds: float) -> Iterator[Re
             f"model.video_backend={backend}: {error}; install it (pip install {'av' if backend == 'pyav' else backend}), "
             f"or write model.video_backend={'decord' if backend == 'pyav' else 'pyav'}"
         ) from None
+
+
+def _drawn(reader: Reader, media: Media, budget: VideoBudget, row: str) -> Clip:
+    order = frame_order(reader.info.frames, media.edits)
+    info = replace(reader.info, frames=len(order))
+    try:
+        outline = outline_of(info, budget)
+    except ValueError as error:
+        raise RowError(row, f"{name_of(media)}: {error}") from None
+    step = max(1, _PIECE_BYTES // (info.height * info.width * 3))
+    wanted = [order[i] for i in outline.indices]
+    sources = sorted(set(wanted))  # decoders read forwards
+    parts = [sources[i : i + step] for i in range(0, len(sources), step)]
+    pieces = [_resized(edited_frames(reader.read(part), part, media.edits), outline.height, outline.width) for part in parts]
+    frames = np.concatenate(pieces)
+    shown = frames if sources == wanted else frames[np.searchsorted(sources, wanted)]
+    return Clip(shown, outline.indices, info.frames, info.fps)
 
 
 def _check_container(media: Media) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 from vlm_rl.config import ModelConfig
 from vlm_rl.errors import RowError, UserError
 from vlm_rl.seeds import stable_hash
-from vlm_rl.types import Prompt, Sample
+from vlm_rl.types import Outline, Prompt, Sample
 from vlm_rl.vision import SNIPPET, DecodeImage, DecodeVideo, VisualProcessor
 from vlm_rl.vision_cache import Vision
 
@@ -56,10 +56,15 @@ class Chat:
         """Hash of vocabulary and chat template; a model saved with another one would look blind without any error."""
         return f"{stable_hash(sorted(self.tokenizer.get_vocab().items()), self.processor.chat_template):016x}"
 
-    def problem(self, sample: Sample) -> str | None:
-        """Why this sample can never be rendered, as far as that shows without its pixels: marks that do not match, a control token."""
+    def problem(self, sample: Sample, outlines: Sequence[Outline] | None = None) -> str | None:
+        """Why this sample cannot be rendered, as far as that shows without its pixels: marks that do not match, a control token, and, given
+        the outlines of its media, a side too long or a prompt too long.
+        """
         try:
-            self._content(sample)
+            content = self._content(sample)
+            if outlines is not None:
+                pairs = zip(sample.media, outlines, strict=True)
+                self._prompt(sample, content, tuple(self.look.outlined(*pair, sample.id) for pair in pairs), "")
         except RowError as error:
             return error.reason
         return None
@@ -70,9 +75,11 @@ class Chat:
         Raises RowError when media and marks disagree, a control token hides in the text, or it is too long.
         """
         content = self._content(sample)
+        return self._prompt(sample, content, tuple(self.look(media, sample.id) for media in sample.media), prefill)
+
+    def _prompt(self, sample: Sample, content: list[dict[str, str]], vision: tuple[Vision, ...], prefill: str) -> Prompt:
         text = self.processor.apply_chat_template([{"role": "user", "content": content}], tokenize=False, add_generation_prompt=True)
         ids = self.tokenizer(text, add_special_tokens=False)["input_ids"]
-        vision = tuple(self.look(media, sample.id) for media in sample.media)
         expanded, types = self._expand(sample, text, ids, vision)
         # The prefill is tokenized apart: joined, its first letters could merge with the template's last, and no completion starts so.
         prefill = sample.prefill + prefill

@@ -15,6 +15,7 @@ from data.video import THUMBNAIL, decode_video
 from data.views import blank
 from eval.runner import CLEAN, Plan, unchanged
 from eval.runner import evaluate as ask_all
+from eval.summary import BLANK
 from vlm_rl import checkpoint, models
 from vlm_rl.asking import Asker
 from vlm_rl.chat import Chat
@@ -24,7 +25,6 @@ from vlm_rl.tracker import Tracker
 from vlm_rl.types import Media, Record, Sample
 
 HELD_OUT_SHARE = 0.1
-Skip = Callable[[RowError], None]
 TryRows = Callable[[Rows], list[RowError]]
 
 
@@ -69,13 +69,14 @@ def check_used(rows: Rows, used: Iterable[int], data: DataConfig, try_rows: TryR
     """Try every row that will be met. With on_bad_row: error any bad one stops; with skip they are returned by row id, to be left out."""
     chosen = Subset(rows, sorted(set(used)))
     errors = try_rows(chosen)
-    if errors and data.on_bad_row == "error":
+    bad = {error.row_id: error for error in errors}
+    if bad and data.on_bad_row == "error":
         shown = "\n".join(f"  {error}" for error in errors[:10])
         raise UserError(
-            f"{len(errors)} of the {len(chosen)} rows that would be used are bad:\n{shown}\n"
-            "mend them (vlm-rl data check CONFIG lists all), or write data.on_bad_row=skip"
+            f"{len(bad)} of the {len(chosen)} rows that would be used are bad:\n{shown}\n"
+            "mend them (vlm-rl data check CONFIG lists all that show without a model), or write data.on_bad_row=skip"
         )
-    return {error.row_id: error for error in errors}
+    return bad
 
 
 def without(rows: Rows, bad: Mapping[str, RowError]) -> Rows:
@@ -108,17 +109,19 @@ def evaluate(rows: Sequence[Sample], ask: Asker, settings: EvalSection, rollout:
     """Greedy answers on clean rows; in full also samples, and the blank-picture control."""
     conditions = {CLEAN: unchanged}
     if full and settings.blank_control and any(row.media for row in rows):
-        conditions["blank"] = blank
+        conditions[BLANK] = blank
     plan = Plan(settings.samples if full else 0, rollout.max_new_tokens, rollout.temperature, rollout.stop)
     return ask_all(rows, conditions, plan, ask)
 
 
 def shares(records: Sequence[Record]) -> dict[str, float]:
-    """Metrics of a greedy evaluation in training."""
-    clean = [r for r in records if r.condition == CLEAN and r.mode == "greedy"]
+    """Of greedy answers: how many are right and well-formed, and how many are right without the picture where that was asked."""
+    greedy = [r for r in records if r.mode == "greedy"]
+    clean, blind = ([r for r in greedy if r.condition == condition] for condition in (CLEAN, BLANK))
     return {
         "eval/accuracy": sum(r.correct for r in clean) / len(clean),
         "eval/wellformed": sum(r.wellformed for r in clean) / len(clean),
+        **({"eval/blank": sum(r.correct for r in blind) / len(blind)} if blind else {}),
     }
 
 
@@ -134,18 +137,6 @@ def _small_png(media: Media, row: str) -> bytes:
     if media.kind == "video":
         return strip_png(decode_video(media, THUMBNAIL, row).frames)
     return thumbnail_png(decode_image(media, row))
-
-
-def bounded_skips(limit: int) -> Skip:
-    """What to do about a bad row met at run time: count it, and stop after `limit`."""
-    met: set[str] = set()
-
-    def skip(error: RowError) -> None:
-        met.add(error.row_id)
-        if len(met) > limit:
-            raise UserError(f"more than guards.bad_row_limit={limit} bad rows were met; the last: {error}")
-
-    return skip
 
 
 def peak_memory() -> dict[str, float]:

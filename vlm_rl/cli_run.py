@@ -1,32 +1,50 @@
 """What a process of a training and of a fine-tuning share: rows, model, optimiser, engine, tracker, evaluation in between, checkpoints."""
 
 import time
-from collections.abc import Iterable, Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from data import Rows
 from data.check import check_rows
 from data.sampler import Sampler, make_sampler
 from rewards import grading
-from vlm_rl import checkpoint, cli_parts, models
+from vlm_rl import checkpoint, cli_parts, models, rundir
 from vlm_rl.asking import Asker
 from vlm_rl.chat import Chat
 from vlm_rl.config import DataConfig, SftConfig, TrainConfig
 from vlm_rl.console import Console
 from vlm_rl.engine.hf import HFEngine
 from vlm_rl.errors import RowError, UserError
+from vlm_rl.memory import guarded
 from vlm_rl.optim import Optimiser
 from vlm_rl.policy import Policy
 from vlm_rl.seeds import stable_hash
 from vlm_rl.tracker import Tracker
 from vlm_rl.types import Record, Sample
 
+ConfigT = TypeVar("ConfigT", TrainConfig, SftConfig)
+
+
+def carry_out(config: ConfigT, make: Callable[[ConfigT, Path, Path | None, int, Console], "Run"]) -> Path:
+    """Run to the end from the newest whole checkpoint of `run_dir`; a finished run is only pointed at. Returns the run directory."""
+    with rundir.claimed(config) as run_dir:
+        path, done = cli_parts.resume_point(run_dir)
+        with Console(config.train.steps, start_step=done) as console:
+            if rundir.is_finished(run_dir):
+                report = run_dir / "report.html"
+                place = f"report at {report}" if report.exists() else path
+                console.message(f"{run_dir} is finished: {place}; to train anew write run_dir=OTHER")
+            else:
+                make(config, run_dir, path, done, console).go()
+    return run_dir
+
 
 @dataclass
-class Run:
+class Run(ABC):
     """One process of one run, from step `done` (checkpoint `path`) to the end. Parts are made when first used."""
 
     config: TrainConfig | SftConfig
@@ -35,8 +53,27 @@ class Run:
     done: int
     console: Console
     bad: dict[str, RowError] = field(default_factory=dict)
+    skipped: set[str] = field(default_factory=set)
     held_out: Rows = ()
     started: float = field(default_factory=time.perf_counter)
+    tracker: Tracker = field(init=False)
+
+    @abstractmethod
+    def go(self) -> None:
+        """From `begin` to `finish`."""
+
+    def begin(self) -> None:
+        """What may refuse a run comes before the long work; what the tracker needs may not be there."""
+        self.check_same_data()
+        self.check_rows()
+        self.tracker = Tracker(self.run_dir, self.config.tracker.tensorboard, self.config.tracker.wandb, self.done)
+
+    def finish(self, facts: Mapping[str, Any]) -> dict[str, Any]:
+        """Write summary.json, by which a run is known to be finished. Returns what it holds."""
+        self.tracker.close()
+        whole = {**facts, **rundir.machine(), "time/total": self.seconds(), "run/finished": True}
+        rundir.write_json(self.run_dir / "summary.json", whole)
+        return whole
 
     @property
     def per_step(self) -> int:
@@ -88,12 +125,14 @@ class Run:
         return cli_parts.make_chat(self.config)
 
     @cached_property
+    @guarded("load")
     def policy(self) -> Policy:
         settings = self.config.model
         model = models.load_model(settings, self.chat, self.path, self.config.seed)
         return Policy(model, self.chat.visual_ids, settings.attention, settings.gradient_checkpointing)
 
     @cached_property
+    @guarded("load")
     def optimiser(self) -> Optimiser:
         optimiser = Optimiser(self.policy, self.config.optim, self.updates)
         if self.path is not None:
@@ -103,10 +142,6 @@ class Run:
     @cached_property
     def engine(self) -> HFEngine:
         return HFEngine(self.policy, self.chat, self.config.rollout.batch_size, self.config.train.token_budget)
-
-    @cached_property
-    def tracker(self) -> Tracker:
-        return Tracker(self.run_dir, self.config.tracker.tensorboard, self.config.tracker.wandb, self.done)
 
     def check_rows(self) -> None:
         """Try all rows of the steps to come and of the evaluation; bad ones stop the run here, or are left out where the config says so."""
@@ -129,11 +164,9 @@ class Run:
         return bad
 
     def try_rows(self, rows: Rows) -> list[RowError]:
-        """Parse, decode, verify the gold answer, and look whether a prompt can be made of each row."""
+        """Parse, decode, verify the gold answer, and look whether a prompt of bearable length can be made of each row."""
         phase = partial(self.console.phase, "checking rows")
-        return check_rows(
-            rows, lambda s: grading.gold_problem(s) or self.chat.problem(s), phase, video_backend=self.config.model.video_backend
-        )
+        return check_rows(rows, grading.gold_problem, phase, budget=self.chat.look.budget, prompt_problem=self.chat.problem)
 
     def samples(self, step: int) -> list[Sample]:
         """The usable rows of a step (from 1). Raises UserError when there is none, or too many were bad."""
@@ -155,15 +188,15 @@ class Run:
         return samples
 
     def skip(self, error: RowError) -> None:
-        """Leave one bad row out where the config says so, and count it."""
+        """Leave one bad row out where the config says so, and count it. Raises UserError when too many were met."""
         if self.config.data.on_bad_row == "error":
             raise error
-        self._count_skip(error)
+        self.skipped.add(error.row_id)
+        limit = self.config.guards.bad_row_limit
+        if len(self.skipped) > limit:
+            raise UserError(f"more than guards.bad_row_limit={limit} bad rows were met; the last: {error}")
 
-    @cached_property
-    def _count_skip(self) -> cli_parts.Skip:
-        return cli_parts.bounded_skips(self.config.guards.bad_row_limit)
-
+    @guarded("evaluate")
     def answers(self, what: str, full: bool) -> list[Record]:
         """Graded answers of the policy as it is now: in full to all held-out rows, else greedy ones to the few used during training."""
         rows = self.held_out if full else cli_parts.first(self.held_out, self.config.eval.every_questions, 0)
@@ -177,13 +210,21 @@ class Run:
             return {}
         return cli_parts.shares(self.answers("evaluating", full=False))
 
+    @property
+    def checkpoints(self) -> Path:
+        return self.run_dir / "checkpoints"
+
+    @property
+    def last_checkpoint(self) -> Path:
+        return self.checkpoints / f"step_{self.config.train.steps}"
+
     def save(self, step: int) -> None:
         """A checkpoint every so many steps and after the last."""
         settings = self.config.checkpoint
         if step % settings.every and step != self.config.train.steps:
             return
         checkpoint.save(
-            self.run_dir / "checkpoints",
+            self.checkpoints,
             step,
             lambda directory: models.save_model(directory, self.policy.model, self.chat),
             {"step": step, "optimizer": self.optimiser.state_dict(), "seconds": self.seconds(), "data": self.data_mark},

@@ -10,11 +10,10 @@ from data import Rows, Subset, load_rows
 from data.sampler import Sampler, make_sampler
 from data.templates import render
 from eval.runner import save_records
-from vlm_rl import cli_parts, rundir
+from vlm_rl import cli_parts
 from vlm_rl.chat import Chat
-from vlm_rl.cli_run import Run
+from vlm_rl.cli_run import Run, carry_out
 from vlm_rl.config import SftConfig
-from vlm_rl.console import Console
 from vlm_rl.sft import Hooks, SftTrainer
 from vlm_rl.types import Sample
 
@@ -23,14 +22,7 @@ TOKENIZER_TEXTS = 4000
 
 def sft(config: SftConfig) -> Path:
     """Run or resume a fine-tuning. Returns the run directory; the model is its last checkpoint."""
-    with rundir.claimed(config) as run_dir:
-        path, done = cli_parts.resume_point(run_dir)
-        with Console(config.train.steps, start_step=done) as console:
-            if rundir.read_summary(run_dir).get("run/finished"):
-                console.message(f"{run_dir} is finished: {path}; to train anew write run_dir=OTHER")
-                return run_dir
-            SftRun(config, run_dir, path, done, console).go()
-        return run_dir
+    return carry_out(config, SftRun)
 
 
 @dataclass
@@ -40,21 +32,14 @@ class SftRun(Run):
     config: SftConfig
 
     def go(self) -> None:
-        self.check_same_data()
-        self.check_rows()
-        self.check_phases()
-        tracker = self.tracker  # opened before the long work: what it needs may not be there
+        self.begin()
         self.trainer.run(self.done)
         records = self.answers("evaluating", full=True)
         save_records(self.run_dir / "eval" / "after.jsonl", records)
-        tracker.close()
-        blank = [r.correct for r in records if r.condition == "blank"]
-        facts = cli_parts.shares(records) | rundir.machine() | ({"eval/blank": sum(blank) / len(blank)} if blank else {})
-        facts |= {"eval/questions": len(self.held_out), "time/total": self.seconds(), "run/finished": True}
-        rundir.write_json(self.run_dir / "summary.json", facts)
+        facts = self.finish({**cli_parts.shares(records), "eval/questions": len(self.held_out)})
         self.console.message(
             f"held-out: accuracy {facts['eval/accuracy']:.3f}, well-formed {facts['eval/wellformed']:.3f} "
-            f"({facts['eval/questions']} questions, greedy)\nmodel: {self.run_dir / 'checkpoints' / f'step_{self.config.train.steps}'}"
+            f"({facts['eval/questions']} questions, greedy)\nmodel: {self.last_checkpoint}"
         )
 
     @cached_property
@@ -71,10 +56,11 @@ class SftRun(Run):
     def streams(self) -> list[tuple[Rows, Sampler]]:
         return [*((rows, sampler) for _, rows, sampler in self.phases), *super().streams]
 
-    def check_phases(self) -> None:
+    def check_rows(self) -> None:
         """Phases are held to what `data` is held to: rows that can be used, and no held-out picture among them."""
-        for (_, rows, sampler), phase in zip(self.phases, self.config.phases, strict=True):
-            used = {i for step in range(self.config.train.steps) for i in sampler.batch(step)}
+        super().check_rows()
+        for (end, rows, sampler), phase in zip(self.phases, self.config.phases, strict=True):
+            used = {i for step in range(self.done, end) for i in sampler.batch(step)}
             self.bad |= self.check(rows, used, phase.data)
             cli_parts.refuse_overlap(rows, self.held_out)
 

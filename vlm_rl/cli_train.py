@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from itertools import zip_longest
 from pathlib import Path
 from typing import Any
@@ -12,12 +12,12 @@ from eval.runner import CLEAN, load_records, save_records
 from eval.summary import compare, in_words
 from rewards import grading
 from rewards.mixture import Mixture
-from vlm_rl import cli_parts, models, rundir, update
+from vlm_rl import cli_parts, models, update
 from vlm_rl.asking import Asker
-from vlm_rl.cli_run import Run
+from vlm_rl.cli_run import Run, carry_out
 from vlm_rl.config import TrainConfig
-from vlm_rl.console import Console
 from vlm_rl.errors import RowError, UserError
+from vlm_rl.memory import guarded
 from vlm_rl.policy import Policy
 from vlm_rl.trainer import Hooks, Plan, Trainer
 from vlm_rl.types import Prompt, Record, Sample, Sampling, ScoredGroup
@@ -29,16 +29,7 @@ def train(config: TrainConfig) -> Path:
     """Run or resume a training. Returns the run directory. Everything that can be checked by name is checked before anything loads."""
     update.check_names(config.algo)
     mixture = Mixture(config.rewards, config.guards.unscored_limit)
-    with rundir.claimed(config) as run_dir:
-        path, done = cli_parts.resume_point(run_dir)
-        with Console(config.train.steps, start_step=done) as console:
-            if rundir.read_summary(run_dir).get("run/finished"):
-                console.message(f"{run_dir} is finished: report at {run_dir / 'report.html'}; to train anew write run_dir=OTHER")
-                return run_dir
-            if warning := mixture.ordering_warning():
-                console.message(f"warning: {warning}")
-            TrainRun(config, run_dir, path, done, console, mixture=mixture).go()
-        return run_dir
+    return carry_out(config, partial(TrainRun, mixture=mixture))
 
 
 @dataclass
@@ -49,21 +40,18 @@ class TrainRun(Run):
     mixture: Mixture = field(kw_only=True)
 
     def go(self) -> None:
-        self.check_same_data()
-        self.check_rows()
-        tracker = self.tracker  # opened before the long work: what it needs may not be there
+        if warning := self.mixture.ordering_warning():
+            self.console.message(f"warning: {warning}")
+        self.begin()
         before = self.evaluation("before")
         self.trainer.run(self.done)
-        after = self.evaluation("after")
-        tracker.close()
-        facts = compare(before, after) | rundir.machine()
-        facts |= {"time/total": self.seconds(), "run/finished": True, "run/steps": self.config.train.steps}
-        rundir.write_json(self.run_dir / "summary.json", facts)
+        facts = self.finish({**compare(before, self.evaluation("after")), "run/steps": self.config.train.steps})
         written = write_report(self.run_dir)
         self.console.message(in_words(facts))
-        self.console.message(f"report: {written}\nmodel:  {self.run_dir / 'checkpoints' / f'step_{self.config.train.steps}'}")
+        self.console.message(f"report: {written}\nmodel:  {self.last_checkpoint}")
 
     @cached_property
+    @guarded("load")
     def reference(self) -> Policy | None:
         """The frozen starting model, only when a KL term asks for it."""
         if self.config.algo.kl_weight == 0:
@@ -78,7 +66,7 @@ class TrainRun(Run):
         limits = update.Limits(sampling.temperature, config.train.token_budget, sampling.max_new_tokens, config.train.updates_per_rollout)
         plan = Plan(config.seed, config.train.steps, rollout.group_size, sampling, guards.parity_every, guards.parity_limit)
         updater = update.Updater(self.policy, self.optimiser, config.algo, limits, self.reference)
-        ask = Asker({"policy": self.engine}, self.chat)
+        ask = guarded("generate")(Asker({"policy": self.engine}, self.chat))
         return Trainer(plan, self.prompts, self.engine, ask, self.mixture, updater, Hooks(self.log, self.evaluate, self.save))
 
     def prompts(self, step: int) -> list[Prompt]:

@@ -18,10 +18,11 @@ from transformers.video_utils import VideoMetadata
 from vlm_rl.config import ModelConfig
 from vlm_rl.errors import RowError, UserError
 from vlm_rl.seeds import stable_hash
-from vlm_rl.types import Clip, Media, VideoBudget
+from vlm_rl.types import Clip, Media, Outline, VideoBudget
 from vlm_rl.vision_cache import Vision, VisionCache
 
-SNIPPET = "<|vision_start|><|video_pad|><|vision_end|>"
+IMAGE_PAD, VIDEO_PAD = "<|image_pad|>", "<|video_pad|>"
+SNIPPET = f"<|vision_start|>{VIDEO_PAD}<|vision_end|>"
 DecodeImage = Callable[[Media, str], Image.Image]
 DecodeVideo = Callable[[Media, VideoBudget, str], Clip]
 
@@ -79,45 +80,68 @@ class VisualProcessor:
             backend=config.video_backend,
         )
 
+    def outlined(self, media: Media, outline: Outline, row: str) -> Vision:
+        """What a medium of this outline takes up in a prompt, by the processor's own rules and without its pixels: no tensors."""
+        if media.kind == "video":
+            video = self.processor.video_processor
+            times = -(-len(outline.indices) // video.temporal_patch_size)
+            grid = torch.tensor([[times, outline.height // video.patch_size, outline.width // video.patch_size]])
+            spelled = self.processor.replace_video_token({"video_grid_thw": grid, "video_metadata": [self._about(outline)]}, 0)
+            text = SNIPPET.replace(VIDEO_PAD, spelled)
+            return Vision({}, *self._runs(self.processor.tokenizer(text, add_special_tokens=False)["input_ids"]))
+        bounds = self.image_size.get("size")
+        limits = {"min_pixels": bounds["shortest_edge"], "max_pixels": bounds["longest_edge"]} if bounds else {}
+        try:
+            patches = self.processor.image_processor.get_number_of_image_patches(outline.height, outline.width, limits)
+        except ValueError as error:
+            raise _unusable(row, outline.width, outline.height, error) from None
+        return Vision({}, (patches // self.processor.image_processor.merge_size**2,), IMAGE_PAD)
+
     def _image(self, media: Media, row: str) -> Vision:
         picture = self.decode(media, row)
         try:
             out = self.processor.image_processor(images=[picture], return_tensors="pt", **self.image_size)
         except ValueError as error:
-            raise RowError(row, f"the picture ({picture.width}x{picture.height}) cannot be processed: {error}") from None
+            raise _unusable(row, picture.width, picture.height, error) from None
         self.calls += 1
         tokens = int(out["image_grid_thw"].prod()) // self.processor.image_processor.merge_size**2
-        return Vision(dict(out), (tokens,), "<|image_pad|>")
+        return Vision(dict(out), (tokens,), IMAGE_PAD)
 
     def _video(self, media: Media, row: str) -> Vision:
         """Frames are sampled and resized already, so the processor is told to do neither. Where its family has times, it writes them."""
         if self.decode_video is None:
             raise UserError("no decoder of videos was given to Chat; pass decode_video")
         clip = self.decode_video(media, self.budget, row)
-        about = VideoMetadata(
-            total_num_frames=clip.total,
-            fps=clip.fps,
-            width=clip.frames.shape[2],
-            height=clip.frames.shape[1],
-            duration=clip.total / clip.fps,
-            video_backend=self.budget.backend,
-            frames_indices=list(clip.indices),
-        )
         how: dict[str, Any] = {"do_sample_frames": False, "do_resize": False, "return_tensors": "pt"}
         if "cap_pixels_per_frame" in self.processor.video_processor.valid_kwargs.__annotations__:
             how["cap_pixels_per_frame"] = False  # concerns resizing only; left out, it is warned about
         frames = torch.from_numpy(clip.frames).permute(0, 3, 1, 2)
-        out = self.processor(text=[SNIPPET], videos=[frames], video_metadata=[about], **how)
+        out = self.processor(text=[SNIPPET], videos=[frames], video_metadata=[self._about(clip.outline)], **how)
         self.calls += 1
         ids = out.pop("input_ids")[0].tolist()
         tensors = {name: torch.as_tensor(out[name]) for name in out if name.endswith(("_videos", "grid_thw", "grid_ts"))}
         return Vision(tensors, *self._runs(ids))
 
+    def _about(self, outline: Outline) -> VideoMetadata:
+        return VideoMetadata(
+            total_num_frames=outline.total,
+            fps=outline.fps,
+            width=outline.width,
+            height=outline.height,
+            duration=outline.total / outline.fps,
+            video_backend=self.budget.backend,
+            frames_indices=list(outline.indices),
+        )
+
     def _runs(self, ids: list[int]) -> tuple[tuple[int, ...], str]:
         """The lengths of the runs of placeholders, and the text with each run shortened to one."""
         tokenizer = self.processor.tokenizer
-        pad = tokenizer.convert_tokens_to_ids("<|video_pad|>")
+        pad = tokenizer.convert_tokens_to_ids(VIDEO_PAD)
         grouped = [(id_, len(list(same))) for id_, same in groupby(ids)]
         short = [i for id_, count in grouped for i in ([id_] if id_ == pad else [id_] * count)]
         text = tokenizer.decode(short, skip_special_tokens=False, clean_up_tokenization_spaces=False)
         return tuple(count for id_, count in grouped if id_ == pad), text
+
+
+def _unusable(row: str, width: int, height: int, error: ValueError) -> RowError:
+    return RowError(row, f"the picture ({width}x{height}) cannot be processed: {error}")
