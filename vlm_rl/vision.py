@@ -4,6 +4,7 @@ The processor runs once per unique medium and its tensors are shared by referenc
 bytes become a picture or frames is decided elsewhere and handed in.
 """
 
+import re
 from collections.abc import Callable
 from dataclasses import asdict
 from functools import cached_property
@@ -22,6 +23,7 @@ from vlm_rl.types import Clip, Media, Outline, VideoBudget
 from vlm_rl.vision_cache import Vision, VisionCache
 
 IMAGE_PAD, VIDEO_PAD = "<|image_pad|>", "<|video_pad|>"
+PADS = re.compile(f"(?:{re.escape(VIDEO_PAD)})+")
 SNIPPET = f"<|vision_start|>{VIDEO_PAD}<|vision_end|>"
 DecodeImage = Callable[[Media, str], Image.Image]
 DecodeVideo = Callable[[Media, VideoBudget, str], Clip]
@@ -87,8 +89,8 @@ class VisualProcessor:
             times = -(-len(outline.indices) // video.temporal_patch_size)
             grid = torch.tensor([[times, outline.height // video.patch_size, outline.width // video.patch_size]])
             spelled = self.processor.replace_video_token({"video_grid_thw": grid, "video_metadata": [self._about(outline)]}, 0)
-            text = SNIPPET.replace(VIDEO_PAD, spelled)
-            return Vision({}, *self._runs(self.processor.tokenizer(text, add_special_tokens=False)["input_ids"]))
+            runs = tuple(len(run) // len(VIDEO_PAD) for run in PADS.findall(spelled))
+            return Vision({}, runs, SNIPPET.replace(VIDEO_PAD, PADS.sub(VIDEO_PAD, spelled)))
         bounds = self.image_size.get("size")
         limits = {"min_pixels": bounds["shortest_edge"], "max_pixels": bounds["longest_edge"]} if bounds else {}
         try:
