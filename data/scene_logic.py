@@ -17,7 +17,9 @@ SHAPES = ("circle", "square", "triangle", "cross")
 SIZES = ("small", "large")
 PLACES = ("top left", "top right", "bottom left", "bottom right")
 DIRECTIONS = ("left", "right", "up", "down")
-RELATIONS = ("left of", "right of", "above", "below", "larger than", "smaller than", "higher than", "lower than", "before", "after")
+_OPPOSITES = {"left of": "right of", "above": "below", "larger than": "smaller than", "higher than": "lower than", "before": "after"}
+_OPPOSITE = _OPPOSITES | {second: first for first, second in _OPPOSITES.items()}
+RELATIONS = tuple(relation for pair in _OPPOSITES.items() for relation in pair)
 
 
 @dataclass(frozen=True)
@@ -38,9 +40,7 @@ class Thing:
 @dataclass(frozen=True)
 class Facts:
     """Things, and what was said about them beyond: relations as (relation, a, b), a total, results of sums, moves as (thing, direction),
-    places as (thing, quarter).
-
-    `nothing` tells that it was said that no such thing is there. Of a scene's truth only `things` is set.
+    places as (thing, quarter), and things of which it was said that there are none. Of a scene's truth only `things` is set.
     """
 
     things: tuple[Thing, ...] = ()
@@ -49,7 +49,7 @@ class Facts:
     sums: tuple[int, ...] = ()
     moves: tuple[tuple[Thing, str], ...] = ()
     places: tuple[tuple[Thing, str], ...] = ()
-    nothing: bool = False
+    absent: tuple[Thing, ...] = ()
 
 
 def matches(thing: Thing, target: Target) -> bool:
@@ -135,11 +135,17 @@ def located(query: Query, facts: Facts) -> str | None:
 
 
 def _count(query: Query, facts: Facts) -> str | None:
-    """{target}, in clips {target, time}: how many there are."""
+    """{target}, in clips {target, time}: how many of the things seen, if any are or the target is said to be absent."""
     seen = [t for t in facts.things if query.get("time") in (None, t.time)]
-    if seen or facts.nothing:
+    if seen or any(_rules_out(absent, query) for absent in facts.absent):
         return str(len(select(seen, query["target"])))
     return None if facts.total is None else str(facts.total)
+
+
+def _rules_out(absent: Thing, query: Query) -> bool:
+    """Whether no `absent` means no target: it is as general or more."""
+    said = ((key, getattr(absent, key)) for key in ("colour", "shape", "size"))
+    return absent.time in (None, query.get("time")) and all(value in ("", query["target"].get(key)) for key, value in said)
 
 
 def _first(things: Sequence[Thing], target: Target) -> Thing | None:
@@ -158,9 +164,13 @@ def _relation(query: Query, facts: Facts) -> str | None:
 
 def _stated(relation: str, a: Target, b: Target, facts: Facts) -> bool | None:
     for said, first, second in facts.relations:
-        if said == relation and matches(first, a) and matches(second, b):
+        if said == _OPPOSITE[relation]:
+            first, second = second, first
+        elif said != relation:
+            continue
+        if matches(first, a) and matches(second, b):
             return True
-        if said == relation and matches(first, b) and matches(second, a):
+        if matches(first, b) and matches(second, a):
             return False
     return None
 

@@ -26,7 +26,7 @@ _THING = rf"(?:(?:{'|'.join(SIZES)}) )?(?:(?:{'|'.join(COLOURS)}) )?(?:{'|'.join
 _SEEN = rf"(?:an? |the |another )?{_THING}(?: ?{_BOX})?"
 _SENTENCE_END = re.compile(r"\.(?:\s+|$)|\n+")
 _SEE = re.compile(rf"(?:at (?P<time>\d{{1,3}}) s,? )?i see (?P<seen>{_SEEN}(?:(?:,| and|, and) {_SEEN}){{0,30}})")
-_NONE = re.compile(rf"(?:at \d{{1,3}} s,? )?i see (?:nothing|no {_THING}s?(?:es)?)")
+_NONE = re.compile(rf"(?:at (?P<time>\d{{1,3}}) s,? )?i see (?:nothing|no (?P<thing>{_THING})(?:e?s)?)")
 _BAR = re.compile(rf"the (?P<thing>{_THING}) ?(?P<box>{_BOX})? ?is (?P<value>\d{{1,3}})")
 _RELATION = re.compile(rf"the (?P<a>{_THING}) is (?:seen )?(?P<relation>{'|'.join(RELATIONS)}) the (?P<b>{_THING})")
 _TOTAL = re.compile(r"that makes (?P<total>\d{1,3})")
@@ -34,7 +34,7 @@ _SUM = re.compile(r"(?P<a>\d{1,4}) (?P<sign>[+-]) (?P<b>\d{1,4}) = (?P<result>-?
 _MOVE = re.compile(rf"(?:it|the (?P<thing>{_THING})) moves (?P<way>{'|'.join(DIRECTIONS)})")
 _AT = re.compile(rf"(?:it|the (?P<thing>{_THING})) is at the (?P<place>{'|'.join(PLACES)})")
 _CONCLUSION = re.compile(r"(?:so )?the answer is:? (?P<answer>.{1,200})")
-_ITEM = re.compile(rf"(?P<thing>{_THING})(?: ?(?P<box>{_BOX}))?")
+_ITEM = re.compile(rf"(?P<another>another )?(?P<thing>{_THING})(?: ?(?P<box>{_BOX}))?")
 
 
 @dataclass
@@ -52,13 +52,13 @@ class Reading:
     def facts(self) -> Facts:
         totals = self.of(Total)
         return Facts(
-            things=tuple(said.thing for said in self.of(Seen)),
+            things=tuple(said.thing for said in dict.fromkeys(self.of(Seen))),
             relations=tuple((said.relation, said.a, said.b) for said in self.of(Related)),
             total=totals[-1].count if totals else None,
             sums=tuple(said.result for said in self.of(Sum)),
             moves=tuple((said.thing, said.way) for said in self.of(Moves)),
             places=tuple((said.thing, said.place) for said in self.of(At)),
-            nothing=bool(self.of(NoneSeen)),
+            absent=tuple(said.thing for said in self.of(NoneSeen)),
         )
 
 
@@ -68,7 +68,10 @@ class _Said:
 
 @dataclass(frozen=True)
 class Seen(_Said):
+    """Equal ones are one thing. `again` tells apart those said alike without boxes: "a circle and a circle", "another circle"."""
+
     thing: Thing
+    again: int = 0
 
 
 @dataclass(frozen=True)
@@ -152,10 +155,18 @@ def _box(text: str | None) -> Box | None:
     return x0, y0, x1, y1
 
 
-def _see(match: re.Match[str], _: Reading) -> list[tuple[str, Said]]:
-    time = None if match["time"] is None else int(match["time"])
-    items = _ITEM.finditer(match["seen"])
-    return [(item[0], Seen(_thing(item["thing"], box=_box(item["box"]), time=time))) for item in items]
+def _see(match: re.Match[str], reading: Reading) -> list[tuple[str, Said]]:
+    said: list[tuple[str, Said]] = []
+    for item in _ITEM.finditer(match["seen"]):
+        thing = _thing(item["thing"], box=_box(item["box"]), time=_time(match))
+        before = [*reading.said, *said] if item["another"] else said
+        alike = {other for _, other in before if isinstance(other, Seen) and other.thing == thing}
+        said.append((item[0], Seen(thing, 0 if thing.box else len(alike))))
+    return said
+
+
+def _time(match: re.Match[str]) -> int | None:
+    return None if match["time"] is None else int(match["time"])
 
 
 def _spoken_of(match: re.Match[str], reading: Reading) -> Thing:
@@ -167,7 +178,7 @@ def _spoken_of(match: re.Match[str], reading: Reading) -> Thing:
 
 
 _READERS: tuple[tuple[re.Pattern[str], Callable[[re.Match[str], Reading], list[tuple[str, Said]]]], ...] = (
-    (_NONE, lambda m, _: [(m[0], NoneSeen(_thing(m[0].replace("es ", " "))))]),
+    (_NONE, lambda m, _: [(m[0], NoneSeen(_thing(m["thing"] or "", time=_time(m))))]),
     (_SEE, _see),
     (_BAR, lambda m, _: [(m[0], Seen(_thing(m["thing"], box=_box(m["box"]), value=int(m["value"]))))]),
     (_RELATION, lambda m, _: [(m[0], Related(m["relation"], _thing(m["a"]), _thing(m["b"])))]),

@@ -27,7 +27,7 @@ _FURTHER = {
     "before": "seen first",
     "after": "seen last",
 }
-_MOST = {
+MOST = {
     "left of": "leftmost",
     "right of": "rightmost",
     "above": "topmost",
@@ -78,11 +78,16 @@ class Scene:
 def scene_from(record: Mapping[str, Any]) -> Scene:
     """A scene from its record. Raises ValueError for anything else."""
     try:
+        if record["version"] != VERSION:
+            raise ValueError(f"version {record['version']!r}, not {VERSION}")
         things = tuple(Thing(**{**thing, "box": tuple(thing["box"])}) for thing in record["things"])
         width, height = record["canvas"]
-        return Scene(record["world"], (width, height), things, record["query"], tuple(record["evidence"]), record["level"])
-    except (KeyError, TypeError, ValueError) as error:
-        raise ValueError(f"not the record of a scene ({error}); rows made by data.name=scenes carry one in meta['scene']") from None
+        scene = Scene(record["world"], (width, height), things, record["query"], tuple(record["evidence"]), record["level"])
+        if scene.gold != record["answer"] or not all(0 <= i < len(things) for i in scene.evidence):
+            raise ValueError("its things do not give its answer")
+        return scene
+    except (AssertionError, AttributeError, LookupError, TypeError, ValueError) as error:
+        raise ValueError(f"not the record of a scene ({error!r:.200}); rows made by data.name=scenes carry one in meta['scene']") from None
 
 
 def plural(target: Mapping[str, str]) -> str:
@@ -101,7 +106,7 @@ def question(query: Query) -> str:
     if family in ("relation", "which", "sum"):
         return _pair(query, name(query["a"]), name(query["b"]))
     if family == "extreme":
-        most = _MOST[query["relation"]]
+        most = MOST[query["relation"]]
         what = "bar" if query["relation"] in ("higher than", "lower than") else "shape"
         return f"Describe the {most} {what}." if query["attribute"] == "all" else f"What {query['attribute']} is the {most} {what}?"
     return {

@@ -7,7 +7,7 @@ from itertools import groupby
 from typing import Any
 
 from data.scene_logic import COLOURS, SHAPES, SIZES, Box, Facts, Query, Thing, answer, iou, name
-from data.scene_types import Scene
+from data.scene_types import MOST, Scene
 
 TRIES = 60
 
@@ -24,9 +24,9 @@ def trace(scene: Scene, things: Sequence[Thing] | None = None, conclusion: str |
 
 
 def caption(scene: Scene, things: Sequence[Thing] | None = None) -> str:
-    """What the trace says before its conclusion, without boxes."""
+    """What the trace says before its conclusion, without boxes; and which one lies furthest out, where that is asked and boxes tell it."""
     shown = scene.shown if things is None else tuple(things)
-    said = " ".join([*_observations(scene, shown, boxes=False), *_steps(scene.query, shown)])
+    said = " ".join([*_observations(scene, shown, boxes=False), *_steps(scene.query, shown), *_furthest(scene, shown)])
     return said.replace(" s I see ", " s there is ").replace("I see ", "There is ")
 
 
@@ -43,7 +43,7 @@ def mislead(scene: Scene, wrong: Sequence[str], rng: random.Random) -> tuple[tup
 
 
 def _facts(things: tuple[Thing, ...]) -> Facts:
-    return Facts(things, nothing=not things)
+    return Facts(things, absent=() if things else (Thing(),))
 
 
 def _invented(query: Query) -> Thing:
@@ -52,9 +52,10 @@ def _invented(query: Query) -> Thing:
 
 
 def _changed(scene: Scene, things: list[Thing], rng: random.Random) -> list[Thing]:
-    """One thing with an attribute or its place changed, two that change places, or one fewer."""
+    """One thing with an attribute or its place changed, two that change places, or, where they are counted, one fewer."""
     i = rng.randrange(len(things))
-    kind = rng.choice(("attribute", "move", "exchange", "drop") if len(things) > 1 else ("attribute", "move"))
+    kinds = ["attribute", "move", *(["exchange"] if len(things) > 1 else [])]
+    kind = rng.choice([*kinds, "drop"] if scene.query["family"] == "count" and len(things) > 1 else kinds)
     if kind == "drop":
         return things[:i] + things[i + 1 :]
     if kind == "exchange":
@@ -107,6 +108,12 @@ def _observations(scene: Scene, things: tuple[Thing, ...], boxes: bool) -> list[
         listed = ", ".join(items[:-1]) + (" and " if items[1:] else "") + items[-1]
         sentences.append(f"At {time} s I see {listed}." if time is not None else f"I see {listed}.")
     return sentences
+
+
+def _furthest(scene: Scene, things: tuple[Thing, ...]) -> list[str]:
+    if scene.query["family"] != "extreme" or scene.world != "pictures":
+        return []
+    return [f"The {MOST[scene.query['relation']]} shape is {answer({**scene.query, 'attribute': 'all'}, _facts(things))}."]
 
 
 def _box(thing: Thing, wanted: bool) -> str:

@@ -26,7 +26,10 @@ from vlm_rl.types import LETTERS, Media, Sample
 WORLDS: tuple[World, ...] = get_args(World)
 SPLITS = {"train": 40_000, "test": 4_000, "test_pairs": 2_000, "test_more": 2_000}
 MOST_OPTIONS = 4
-_ID = re.compile(rf"(?:\S+/)?(?P<world>{'|'.join(WORLDS)})-v(?P<version>\d+)-(?P<split>{'|'.join(SPLITS)})-(?P<seed>\d+)-(?P<index>\d+)")
+_ID = re.compile(
+    rf"(?:\S+/)?(?P<world>{'|'.join(WORLDS)})-v{VERSION}-(?P<split>{'|'.join(SPLITS)})"
+    r"-(?P<seed>-?[0-9]{1,18})-(?P<index>0|[1-9][0-9]{0,17})"
+)
 
 
 def load(config: DataConfig) -> Rows:
@@ -43,6 +46,8 @@ def load(config: DataConfig) -> Rows:
         raise unknown("world of scenes", str(config.config), WORLDS, "data.config")
     if config.split not in SPLITS:
         raise unknown("split", config.split, SPLITS, "data.split")
+    if config.options != (2, MOST_OPTIONS):
+        raise UserError(f"data.options is not for scenes, whose questions have from 2 to {MOST_OPTIONS} options; leave it out")
     check_shares(config.demonstrations)
     return Scenes(world, config.split, config.seed, config.demonstrations)
 
@@ -86,7 +91,7 @@ def _world(name: str) -> World | None:
 def by_id(row_id: str) -> Sample | None:
     """The row that an id spells, None when it spells no row of this version."""
     match = _ID.fullmatch(row_id)
-    if match is None or int(match["version"]) != VERSION or int(match["index"]) >= SPLITS[match["split"]]:
+    if match is None or int(match["index"]) >= SPLITS[match["split"]]:
         return None
     world = _world(match["world"])
     assert world is not None
