@@ -11,10 +11,12 @@ Rounds = Generator[Sequence[Query], Sequence[Reply], Sequence[RewardResult]]
 class Reward:
     """Base class. A reward needs only `score`; one that asks adds `ask`; one that needs several rounds writes `rounds` instead.
 
-    `range` declares the least and the greatest value; a declared range is held to at run time.
+    `range` declares the least and the greatest value; a declared range is held to at run time. `targets` says whom its questions go to,
+    where that is known when it is made, so that one that is not there is named before anything loads.
     """
 
     range: ClassVar[tuple[float, float]] = (0.0, 1.0)
+    targets: Sequence[str] = ()
 
     def ask(self, group: Group) -> Sequence[Query]:
         """What must be known before scoring; the replies come in the same order."""
@@ -31,10 +33,11 @@ class Reward:
 
 
 class Adapted(Reward):
-    """A reward made from any object with `score(group, replies)` (and `ask(group)`, `rounds(group)`, `range` where it has them)."""
+    """A reward made from any object with `score(group, replies)`; `ask`, `rounds`, `range` and `targets` where it has them."""
 
     def __init__(self, inner: Any):
         self.inner = inner
+        self.targets = inner.targets if hasattr(inner, "targets") else ()
 
     def ask(self, group: Group) -> Sequence[Query]:
         return self.inner.ask(group) if hasattr(self.inner, "ask") else ()

@@ -5,7 +5,7 @@ that whole group ("drop_term"), so that a judge's failure is neither a penalty n
 """
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from numbers import Real
 from statistics import fmean, pstdev
@@ -16,7 +16,7 @@ from rewards.base import Reward, Rounds, declared_range
 from rewards.response import parse
 from vlm_rl.algo.schedules import factor
 from vlm_rl.config import RewardConfig, ScheduleConfig
-from vlm_rl.errors import UserError
+from vlm_rl.errors import UserError, unknown
 from vlm_rl.types import Generate, Group, Part, Query, Reply, RewardResult, Rollout, Score, ScoredGroup
 
 Ask = Callable[[Sequence[Query]], Sequence[Reply]]
@@ -60,6 +60,13 @@ class Mixture:
         self.configs = dict(configs)
         self.unscored_limit = unscored_limit
         self.rewards: dict[str, Reward] = make_rewards(configs)
+
+    def check_targets(self, known: Collection[str]) -> None:
+        """Raises UserError when a reward declares that it asks somebody who is not `known`."""
+        for label, reward in self.rewards.items():
+            for target in reward.targets:
+                if target not in known:
+                    raise unknown("judge or model to ask", target, known, f"rewards.{label}")
 
     def score(self, groups: Sequence[Group], step: int, ask: Ask) -> list[ScoredGroup]:
         """Score every rollout of every group; `ask` is called once per round with all questions of that round, and not without any.

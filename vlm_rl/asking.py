@@ -3,31 +3,44 @@
 from collections.abc import Iterator, Mapping, Sequence
 
 from vlm_rl.chat import Chat
-from vlm_rl.engine.base import Engine, GenerateRequest, Progress, ScoreRequest
-from vlm_rl.errors import RowError, unknown
+from vlm_rl.engine.base import Engine, GenerateRequest, Judge, Progress, ScoreRequest
+from vlm_rl.errors import RowError, UserError, unknown
 from vlm_rl.types import Generate, Prompt, Query, Reply, Score
 
 PIXEL_BYTES = 1 << 30  # a large evaluation is asked in several calls rather than holding all its pixels at once
 
 
 class Asker:
-    """Callable: queries in, replies out, in order. `calls` counts engine calls by target.
+    """Callable: queries in, replies out, in order. `calls` counts calls of engines and judges by target.
 
-    A question that cannot be rendered (an unreadable medium, a prompt too long) is answered by a Reply whose `error` says why.
+    A question that cannot be rendered (an unreadable medium, a prompt too long) is answered by a Reply whose `error` says why. What a
+    judge is asked goes to it as it is, past `chat`.
     """
 
-    def __init__(self, engines: Mapping[str, Engine], chat: Chat, progress: Progress | None = None):
-        self.engines, self.chat, self.progress = engines, chat, progress
-        self.calls: dict[str, int] = dict.fromkeys(engines, 0)
+    def __init__(
+        self, engines: Mapping[str, Engine], chat: Chat, progress: Progress | None = None, judges: Mapping[str, Judge] | None = None
+    ):
+        self.engines, self.judges, self.chat, self.progress = engines, judges or {}, chat, progress
+        self.calls: dict[str, int] = dict.fromkeys((*engines, *self.judges), 0)
 
     def __call__(self, queries: Sequence[Query]) -> list[Reply]:
         replies: dict[int, Reply] = {}
         for target in dict.fromkeys(query.target for query in queries):
-            if target not in self.engines:
-                raise unknown("target of a question", target, self.engines)
+            if target not in self.calls:
+                raise unknown("target of a question", target, self.calls)
+            if target in self.judges:
+                replies |= self._judge(target, {i: q for i, q in enumerate(queries) if q.target == target})
+                continue
             replies |= self._generate(target, {i: q for i, q in enumerate(queries) if q.target == target and isinstance(q, Generate)})
             replies |= self._score(target, {i: q for i, q in enumerate(queries) if q.target == target and isinstance(q, Score)})
         return [replies[i] for i in range(len(queries))]
+
+    def _judge(self, target: str, queries: Mapping[int, Query]) -> dict[int, Reply]:
+        asked = {i: q for i, q in queries.items() if isinstance(q, Generate) and not q.prefill and not q.sample.prefill}
+        if len(asked) < len(queries):
+            raise UserError(f"'{target}' is a judge, which answers whole prompts; ask it with Generate and without a prefill")
+        self.calls[target] += 1
+        return dict(zip(asked, self.judges[target].answer(list(asked.values()), self.progress), strict=True))
 
     def _generate(self, target: str, queries: Mapping[int, Generate]) -> dict[int, Reply]:
         """Neighbours that differ only in their seed are one request."""

@@ -174,11 +174,15 @@ class Prompt:
 
 @dataclass(frozen=True)
 class Sampling:
-    """Limits of one generation. temperature 0 is greedy. `stop` strings end it and stay in the text."""
+    """Limits of one generation. temperature 0 is greedy. `stop` strings end it and stay in the text.
+
+    `alternatives` asks for the log-probs of that many likeliest first tokens; who cannot tell them leaves them out.
+    """
 
     max_new_tokens: int
     temperature: float = 1.0
     stop: tuple[str, ...] = ()
+    alternatives: int = 0
 
 
 @dataclass(frozen=True)
@@ -239,7 +243,10 @@ class Group:
 
 @dataclass(frozen=True)
 class Generate:
-    """Ask `target` ("policy", "start" or a judge's name) to answer `sample`, its turn beginning with `prefill` (after the sample's own)."""
+    """Ask `target` ("policy", "start" or a judge's name) to answer `sample`, its turn beginning with `prefill` (after the sample's own).
+
+    A judge reads `sample.question` as its whole prompt, with the sample's media before it; options, answer and kind are not shown to it.
+    """
 
     target: str
     sample: Sample
@@ -263,12 +270,16 @@ Query = Generate | Score
 
 @dataclass(frozen=True)
 class Reply:
-    """The answer to one query. `error` says why there is none; then `text` is empty and no reward may read it as an answer."""
+    """The answer to one query. `error` says why there is none; then `text` is empty and no reward may read it as an answer.
+
+    `alternatives` are the log-probs of the likeliest first tokens by their text, where they were asked for and are known.
+    """
 
     text: str = ""
     logprobs: tuple[float, ...] = ()
     finish: Literal["stop", "length"] = "stop"
     error: str | None = None
+    alternatives: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from vlm_rl.types import Completion, Prompt, Sampling
+from vlm_rl.types import Completion, Generate, Prompt, Reply, Sampling
 
 Progress = Callable[[int, int], None]
 
@@ -40,4 +40,12 @@ class Engine(Protocol):
 
     def load_weights(self, weights: Iterable[tuple[str, Any]]) -> None:
         """Replace weights by name and forget every cached state that depends on them."""
+        ...
+
+
+class Judge(Protocol):
+    """Answers prompts that are whole texts, without the policy's chat template."""
+
+    def answer(self, queries: Sequence[Generate], progress: Progress | None = None) -> list[Reply]:
+        """One reply per query, in order. A judge that fails says so in `Reply.error` and raises nothing."""
         ...
