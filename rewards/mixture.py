@@ -1,23 +1,23 @@
-"""All rewards of a step together: one batched call of questions per round, then totals with every part kept.
+"""All rewards of a step together: one batched call of questions per round, then totals with every part kept (`combining`).
 
-total = sum over labels of weight x schedule(step) x raw. Where a reward left any rollout of a group unscored, it contributes nothing to
-that whole group ("drop_term"), so that a judge's failure is neither a penalty nor a prize. Knows no engine and no single reward's formula.
+Where a reward left any rollout of a group unscored, it contributes nothing to that whole group unless its config says what stands in, so
+that a judge's failure is neither a penalty nor a prize. Knows no engine and no single reward's formula.
 """
 
 import math
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from numbers import Real
-from statistics import fmean, pstdev
 from typing import Any
 
-from rewards import REWARDS, make_rewards
+from rewards import REWARDS, combining, make_rewards
 from rewards.base import Reward, Rounds, declared_range
 from rewards.response import parse
+from rewards.reward_metrics import metrics
 from vlm_rl.algo.schedules import factor
 from vlm_rl.config import RewardConfig, ScheduleConfig
 from vlm_rl.errors import UserError, unknown
-from vlm_rl.types import Generate, Group, Part, Query, Reply, RewardResult, Rollout, Score, ScoredGroup
+from vlm_rl.types import Generate, Group, Query, Reply, RewardResult, Rollout, Score, ScoredGroup
 
 Ask = Callable[[Sequence[Query]], Sequence[Reply]]
 _MOST_ROUNDS = 64
@@ -59,6 +59,7 @@ class Mixture:
     def __init__(self, configs: Mapping[str, RewardConfig], unscored_limit: float):
         self.configs = dict(configs)
         self.unscored_limit = unscored_limit
+        combining.check(configs)
         self.rewards: dict[str, Reward] = make_rewards(configs)
 
     def check_targets(self, known: Collection[str]) -> None:
@@ -80,7 +81,7 @@ class Mixture:
         self._hold_limit(courses, checked)
         weights = {label: self.weight(label, step) for label in self.rewards}
         of_group = iter(checked)
-        return [_combine(group, {label: next(of_group) for label in self.rewards}, weights) for group in groups]
+        return [combining.combine(group, {label: next(of_group) for label in self.rewards}, self.configs, weights) for group in groups]
 
     def weight(self, label: str, step: int) -> float:
         """weight x schedule(step)."""
@@ -89,7 +90,8 @@ class Mixture:
 
     def _hold_limit(self, courses: Sequence[_Course], checked: Sequence[Sequence[RewardResult]]) -> None:
         for label in self.rewards:
-            results = [r for course, rs in zip(courses, checked, strict=True) if course.label == label for r in rs]
+            said = [r for course, rs in zip(courses, checked, strict=True) if course.label == label for r in rs]
+            results = [r for r in said if r.value is not None or "skipped" not in r.detail]
             failed = [r for r in results if r.value is None]
             if failed and len(failed) > self.unscored_limit * len(results):
                 reason = next((str(r.detail["error"]) for r in failed if r.detail.get("error")), "no reason given")
@@ -106,27 +108,8 @@ class Mixture:
 
     @staticmethod
     def metrics(scored: Sequence[ScoredGroup]) -> dict[str, float]:
-        """Means over all rollouts of the step. `reward/LABEL/raw` and `/std` (population) leave unscored results out and are absent when
-        there is none left; `/contribution` counts a dropped term as 0, so that the contributions add up to `reward/total`.
-        `rollout/wellformed` is the share of responses in the strict grammar."""
-        by_label: dict[str, list[Part]] = {}
-        for group in scored:
-            for label, parts in group.parts.items():
-                by_label.setdefault(label, []).extend(parts)
-        numbers: dict[str, float] = {}
-        for label, parts in by_label.items():
-            raws = [part.raw for part in parts if part.raw is not None]
-            if raws:
-                numbers |= {f"reward/{label}/raw": fmean(raws), f"reward/{label}/std": pstdev(raws)}
-            numbers[f"reward/{label}/weight"] = fmean(part.weight for part in parts)
-            numbers[f"reward/{label}/contribution"] = fmean(part.contribution or 0.0 for part in parts)
-            numbers[f"reward/{label}/unscored"] = float(len(parts) - len(raws))
-        if totals := [total for group in scored for total in group.totals]:
-            numbers["reward/total"] = fmean(totals)
-        if said := [parse(g.group.prompt.prefill + rollout.text) for g in scored for rollout in g.group.rollouts]:
-            numbers["rollout/wellformed"] = fmean(response.wellformed for response in said)
-        numbers["algo/unscored"] = float(sum(part.raw is None for parts in by_label.values() for part in parts))
-        return numbers
+        """See `reward_metrics.metrics`."""
+        return metrics(scored)
 
     def ordering_warning(self) -> str | None:
         """A text when the other rewards together can lift a wrong answer to a right one's total, by declared ranges ((0, 1) otherwise) and
@@ -199,13 +182,3 @@ def _checked_result(course: _Course, result: object, bounds: tuple[float, float]
     if bounds and not bounds[0] - 1e-6 <= number <= bounds[1] + 1e-6:
         raise UserError(f"{course.name}: the value {number:g} lies outside the range {bounds} that the reward declares")
     return RewardResult(number, result.detail)
-
-
-def _combine(group: Group, results: Mapping[str, Sequence[RewardResult]], weights: Mapping[str, float]) -> ScoredGroup:
-    parts: dict[str, tuple[Part, ...]] = {}
-    for label, row in results.items():
-        dropped = any(r.value is None for r in row)
-        weight = weights[label]
-        parts[label] = tuple(Part(r.value, weight, None if dropped or r.value is None else weight * r.value, dict(r.detail)) for r in row)
-    totals = tuple(sum(row[i].contribution or 0.0 for row in parts.values()) for i in range(len(group.rollouts)))
-    return ScoredGroup(group, totals, parts)

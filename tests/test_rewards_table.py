@@ -59,7 +59,7 @@ def test_a_strangers_reward(stranger: None) -> None:
         ({"x": {"use": "formt"}}, ["unknown reward 'formt'", "rewards.x", "did you mean 'format'"]),
         ({"accuracy": {"mod": "strict"}}, ["'rewards.accuracy.mod'", "did you mean 'rewards.accuracy.mode'"]),
         ({"accuracy": {"wieght": 2.0}}, ["'rewards.accuracy.wieght'", "did you mean 'rewards.accuracy.weight'"]),
-        ({"accuracy": {"zzz": 2.0}}, ["'rewards.accuracy.zzz'", "known here: mode, schedule, use, weight"]),
+        ({"accuracy": {"zzz": 2.0}}, ["'rewards.accuracy.zzz'", "known here: gate, mode, schedule, transform, unscored, use, weight"]),
         ({"accuracy": {"mode": "strickt"}}, ["rewards.accuracy", "did you mean 'strict'"]),
         ({"overlong": {"max_tokens": 5}}, ["rewards.overlong.cache is missing"]),
         ({"overlong": {"max_tokens": 5, "cache": 9}}, ["rewards.overlong", "cache"]),

@@ -34,13 +34,18 @@ class Edit:
 class Media:
     """A handle to one picture or clip, not decoded: exactly one of `path` and `data` is set. Media("image", path=Path("cat.png"))
 
-    `edits` are what is done to its pixels, in order, when it is decoded; they cost no memory until then.
+    `edits` are what is done to its pixels, in order, when it is decoded; they cost no memory until then. `start` and `end` are seconds of
+    the file: the part of a video that is looked at, or, for a picture, the `start` at which a frame is taken of a video. A video may also
+    be a folder of frames, in the order of their names, `fps` of them a second.
     """
 
     kind: Literal["image", "video"]
     path: Path | None = None
     data: bytes | None = None
     edits: tuple[Edit, ...] = ()
+    start: float | None = None
+    end: float | None = None
+    fps: float | None = None
 
     def __post_init__(self) -> None:
         assert (self.path is None) != (self.data is None)
@@ -50,24 +55,46 @@ class Media:
         """The medium without its edits."""
         return replace(self, edits=()) if self.edits else self
 
+    @property
+    def bounded(self) -> bool:
+        """Whether it is a part of its file."""
+        return self.start is not None or self.end is not None
+
     def edited(self, edit: Edit) -> "Media":
         """The medium with one more edit."""
         return replace(self, edits=(*self.edits, edit))
 
     def read(self) -> bytes:
-        """The encoded bytes. Raises OSError when the file cannot be read. An edited medium has none: decode it."""
+        """The encoded bytes of the file. Raises OSError when it cannot be read. An edited medium has none: decode it."""
         assert not self.edits, "the bytes of an edited medium are not what it shows; decode it, or read its source"
         return self.data if self.data is not None else self.path.read_bytes()  # type: ignore[union-attr]
 
     @cached_property
     def id(self) -> str:
-        """Content hash, the same for equal bytes and edits wherever they lie: "3f2a..." (16 hex digits)."""
+        """Content hash, the same for equal bytes, bounds and edits wherever they lie: "3f2a..." (16 hex digits)."""
         if self.edits:
-            return hashlib.sha256(f"{self.source.id} {self.edits!r}".encode()).hexdigest()[:16]
+            return _hash(f"{self.source.id} {self.edits!r}".encode())
+        if self.bounded or self.fps is not None:
+            return _hash(f"{self.file_id} {self.start} {self.end} {self.fps}".encode())
+        return self.file_id
+
+    @cached_property
+    def file_id(self) -> str:
+        """Content hash of the whole file, whichever part of it this is and whatever its edits are."""
         if self.path is None:
-            return hashlib.sha256(self.data or b"").hexdigest()[:16]
-        status = self.path.stat()
-        return _file_hash(self.path.absolute(), status.st_size, status.st_mtime_ns)
+            return _hash(self.data or b"")
+        if self.path.is_dir():
+            return _hash("\n".join(f"{file.name} {_hash_of(file)}" for file in sorted(self.path.iterdir()) if file.is_file()).encode())
+        return _hash_of(self.path)
+
+
+def _hash(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()[:16]
+
+
+def _hash_of(path: Path) -> str:
+    status = path.stat()
+    return _file_hash(path.absolute(), status.st_size, status.st_mtime_ns)
 
 
 @lru_cache(maxsize=1 << 16)
@@ -284,7 +311,11 @@ class Reply:
 
 @dataclass(frozen=True)
 class RewardResult:
-    """One reward's opinion of one rollout. value None means "not scored" (a judge failed): left out and counted, never 0."""
+    """One reward's opinion of one rollout. value None means "not scored" (a judge failed): left out and counted, never 0.
+
+    With a reason under detail["skipped"] it means that there was nothing to score, which is no failure. Numbers in `detail` are logged as
+    means under the reward's name.
+    """
 
     value: float | None
     detail: Mapping[str, Any] = field(default_factory=dict)
@@ -292,12 +323,17 @@ class RewardResult:
 
 @dataclass(frozen=True)
 class Part:
-    """One reward's share of a total: contribution = weight x raw (None stays None)."""
+    """One reward's share of a total: contribution = weight x gate x value, None where it was left out.
+
+    `raw` is what the reward said, `value` what its transform made of that (or put in its place, where it was unscored).
+    """
 
     raw: float | None
     weight: float
     contribution: float | None
     detail: Mapping[str, Any] = field(default_factory=dict)
+    value: float | None = None
+    gate: float = 1.0
 
 
 @dataclass(frozen=True, eq=False)
