@@ -131,7 +131,7 @@ def _attribute(query: Query, facts: Facts) -> str | None:
 def located(query: Query, facts: Facts) -> str | None:
     """{target, canvas}: the quarter of the picture it lies in."""
     seen = [place(t.box, query["canvas"]) for t in select(facts.things, query["target"]) if t.box is not None]
-    return _one(seen or [where for thing, where in facts.places if matches(thing, query["target"])])
+    return _one(seen or [where for thing, where in facts.places if matches(thing, query["target"]) or thing == Thing()])
 
 
 def _count(query: Query, facts: Facts) -> str | None:

@@ -13,6 +13,7 @@ Boxes are [x0,y0,x1,y1] in pixels of the picture as the model reads it. A senten
 """
 
 import re
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -39,11 +40,15 @@ _ITEM = re.compile(rf"(?P<another>another )?(?P<thing>{_THING})(?: ?(?P<box>{_BO
 
 @dataclass
 class Reading:
-    """What a trace says, in order, as (text, what is claimed), and the facts that makes. `read_trace` fills it."""
+    """What a trace says, in order, as (text, what is claimed), and the facts that makes. `read_trace` fills it.
+
+    `alike` counts how many things are said to be seen that are described in the same words.
+    """
 
     said: list[tuple[str, "Said"]] = field(default_factory=list)
     conclusion: str | None = None
     unread: int = 0
+    alike: Counter[Thing] = field(default_factory=Counter)
 
     def of(self, kind: type["_Said"]) -> list[Any]:
         return [said for _, said in self.said if isinstance(said, kind)]
@@ -157,11 +162,13 @@ def _box(text: str | None) -> Box | None:
 
 def _see(match: re.Match[str], reading: Reading) -> list[tuple[str, Said]]:
     said: list[tuple[str, Said]] = []
+    here: Counter[Thing] = Counter()
     for item in _ITEM.finditer(match["seen"]):
         thing = _thing(item["thing"], box=_box(item["box"]), time=_time(match))
-        before = [*reading.said, *said] if item["another"] else said
-        alike = {other for _, other in before if isinstance(other, Seen) and other.thing == thing}
-        said.append((item[0], Seen(thing, 0 if thing.box else len(alike))))
+        again = 0 if thing.box else (reading.alike if item["another"] else here)[thing]
+        here[thing] = again + 1
+        reading.alike[thing] = max(reading.alike[thing], again + 1)
+        said.append((item[0], Seen(thing, again)))
     return said
 
 
