@@ -1,23 +1,29 @@
 """Rows as one self-contained HTML page: pictures, frame strips, the prompt's text, options with the right one marked, answer, meta.
 
+Beside each row its views, where some are asked for. Known boxes are drawn: those of the evidence, and those that a demonstration names.
 It checks nothing: a row or medium that cannot be read is shown as such. All text is hostile and reaches the page only through the
 template's escaping; the page forbids scripts and outside requests.
 """
 
 import base64
 import json
+import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, FileSystemLoader
+from PIL import Image, ImageDraw
 
+from data.boxes import fitted
 from data.media import decode_image, name_of, strip_png, thumbnail_png
 from data.rows import Rows
 from data.video import THUMBNAIL, decode_video
+from data.views import NotApplicable
 from vlm_rl.errors import RowError
-from vlm_rl.types import LETTERS, Media, Sample
+from vlm_rl.types import LETTERS, Box, Media, Sample
 
 _LONGEST_TEXT = 4000
 _LONGEST_META = 300
@@ -25,6 +31,11 @@ _MOST_META = 40
 _SIDE = 320
 _STRIP_HEIGHT = 120
 _FRAMES_IN_STRIP = 3
+_EVIDENCE, _NAMED = ("orange", "#ff7f0e"), ("blue", "#1565ff")
+_NUMBER = r"\s*(-?\d{1,6}(?:\.\d{1,6})?)\s*"
+_BOX = re.compile(rf"\[{_NUMBER},{_NUMBER},{_NUMBER},{_NUMBER}\]")
+_MOST_BOXES = 100
+Changes = Mapping[str, Callable[[Sample], Sample]]
 
 
 @dataclass(frozen=True)
@@ -39,17 +50,21 @@ class Picture:
 
 @dataclass(frozen=True)
 class Card:
-    """A row as shown; `problem` when it could not be read."""
+    """A row as shown, or what `view` makes of it; `problem` when it could not be read, `note` where the view does not apply."""
 
     id: str
+    view: str = ""
     kind: str = ""
     prompt: str = ""
     pictures: tuple[Picture, ...] = ()
     options: tuple[tuple[str, str, bool], ...] = ()
     answer: str = ""
     response: str = ""
+    prefill: str = ""
     meta: tuple[tuple[str, str], ...] = ()
     problem: str | None = None
+    note: str | None = None
+    views: tuple["Card", ...] = ()
 
 
 @dataclass(frozen=True)
@@ -60,13 +75,22 @@ class Sheet:
     facts: tuple[tuple[str, str], ...]
     cards: tuple[Card, ...]
 
+    @property
+    def beside(self) -> bool:
+        """Whether rows are shown beside their views."""
+        return any(card.views for card in self.cards)
 
-def cards_of(rows: Rows, indices: Sequence[int], write: Callable[[Sample], str], progress: Callable[[int, int], None]) -> tuple[Card, ...]:
-    """The rows at `indices` with their prompts as `write` words them. `progress` gets (rows done, rows)."""
+
+def cards_of(
+    rows: Rows, indices: Sequence[int], write: Callable[[Sample], str], progress: Callable[[int, int], None], views: Changes | None = None
+) -> tuple[Card, ...]:
+    """The rows at `indices` and what `views` make of them, prompts as `write` words them. `progress` gets (rows done, rows)."""
     cards = []
     for done, index in enumerate(indices, start=1):
         try:
-            cards.append(_card(rows[index], write))
+            sample = rows[index]
+            seen = tuple(_viewed(sample, name, change, write) for name, change in (views or {}).items())
+            cards.append(replace(_card(sample, write), views=seen))
         except RowError as error:
             cards.append(Card(error.row_id, problem=error.reason))
         progress(done, len(indices))
@@ -86,31 +110,69 @@ def write_sheets(path: Path, title: str, sheets: Sequence[Sheet]) -> Path:
     return path
 
 
+def _viewed(sample: Sample, name: str, change: Callable[[Sample], Sample], write: Callable[[Sample], str]) -> Card:
+    """A view of the row; of its meta only what the view changed."""
+    try:
+        seen = change(sample)
+        meta = {key: value for key, value in seen.meta.items() if key not in sample.meta or sample.meta[key] != value}
+        return replace(_card(seen, write), view=name, meta=_meta(meta))
+    except NotApplicable as error:
+        return Card(error.row_id, name, note=f"does not apply: {error.reason}")
+    except RowError as error:
+        return Card(error.row_id, name, problem=error.reason)
+
+
 def _card(sample: Sample, write: Callable[[Sample], str]) -> Card:
     gold = sample.answer.split(",")
     return Card(
         id=sample.id,
         kind=sample.kind,
         prompt=_cut(write(sample), _LONGEST_TEXT),
-        pictures=tuple(_picture(medium, sample.id) for medium in sample.media),
+        pictures=tuple(_picture(medium, sample) for medium in sample.media),
         options=tuple((letter, option, letter in gold) for letter, option in zip(LETTERS, sample.options, strict=False)),
         answer=_cut(sample.answer, _LONGEST_TEXT),
         response=_cut(sample.response or "", _LONGEST_TEXT),
+        prefill=_cut(sample.prefill, _LONGEST_TEXT),
         meta=_meta(sample.meta),
     )
 
 
-def _picture(medium: Media, row: str) -> Picture:
+def _picture(medium: Media, sample: Sample) -> Picture:
+    row = sample.id
     name = Path(name_of(medium)).name if medium.path is not None else name_of(medium)
     try:
         if medium.kind == "image":
             image = decode_image(medium, row)
-            return Picture("image", f"{name}, {image.width}\N{MULTIPLICATION SIGN}{image.height}", (_url(thumbnail_png(image, _SIDE)),))
+            caption = f"{name}, {image.width}\N{MULTIPLICATION SIGN}{image.height}"
+            caption += _draw_boxes(image, sample) if len(sample.media) == 1 else ""
+            return Picture("image", caption, (_url(thumbnail_png(image, _SIDE)),))
         clip = decode_video(medium, THUMBNAIL, row)
         seconds = clip.total / clip.fps if clip.fps else 0.0
         return Picture("video", f"{name}, {clip.total} frames, {seconds:.1f} s", _strips(clip.frames))
     except RowError as error:
         return Picture(medium.kind, name, problem=error.reason)
+
+
+def _draw_boxes(image: Image.Image, sample: Sample) -> str:
+    """Outline the evidence and what the demonstration names, where these fit the picture; returns what to add to its caption."""
+    said, brush = "", ImageDraw.Draw(image)
+    for boxes, what, (colour, ink) in (
+        (sample.meta.get("boxes"), "evidence", _EVIDENCE),
+        (_BOX.findall(sample.response or "")[:_MOST_BOXES], "response", _NAMED),
+    ):
+        outlines = _fitting(boxes, image)
+        for left, top, right, bottom in outlines:
+            brush.rectangle((left, top, right - 1, bottom - 1), outline=ink, width=max(1, round(2 * max(image.size) / _SIDE)))
+        said += f", {what} {colour}" if outlines else ""
+    return said
+
+
+def _fitting(boxes: Any, image: Image.Image) -> list[Box]:
+    fit = []
+    for box in boxes[:_MOST_BOXES] if isinstance(boxes, (list, tuple)) else ():
+        with suppress(ValueError):
+            fit.append(fitted(box, image.width, image.height))
+    return fit
 
 
 def _strips(frames: Sequence[Any]) -> tuple[str, ...]:

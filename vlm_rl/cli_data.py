@@ -1,7 +1,7 @@
 """`vlm-rl data ...`: looking at the rows of any config that has `data:`. Composition and printing only."""
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,11 +16,13 @@ from data.mixture import shares_of
 from data.problems import summary
 from data.split import overlap
 from data.templates import render
+from data.views import Draw, View, compose
 from rewards import grading
 from vlm_rl.config import DataConfig, SftConfig, TrainConfig, project_path
 from vlm_rl.config_eval import EvalConfig
 from vlm_rl.console import Console
 from vlm_rl.loading import load, read_tree
+from vlm_rl.types import Sample
 
 AnyConfig = TrainConfig | SftConfig | EvalConfig
 
@@ -79,16 +81,28 @@ def check(config: AnyConfig, most: int) -> int:
     return 1 if wrong else 0
 
 
-def show(config: AnyConfig, title: str, count: int, out: Path) -> Path:
-    """Write a contact sheet of `count` rows of each data set, drawn by its seed, and return its path."""
+def show(config: AnyConfig, title: str, count: int, out: Path, views: Mapping[str, View] | None = None, severity: int = 3) -> Path:
+    """Write a contact sheet of `count` rows of each data set, drawn by its seed, beside their views. Returns its path."""
     sheets = []
     with Console(0) as console:
         for source in sources(config):
             drawn = sorted(seeded_order(len(source.rows), source.config.seed)[:count].tolist())
             write = render(config.data.template)
-            cards = cards_of(source.rows, drawn, write, lambda done, total: console.phase("drawing rows", done, total))
+            draw = Draw(source.config.seed, severity, source.rows)
+            changes = {name: _drawn(view, draw) for name, view in (views or {}).items()}
+            cards = cards_of(source.rows, drawn, write, lambda done, total: console.phase("drawing rows", done, total), changes)
             sheets.append(Sheet(source.key, _facts(source, len(drawn)), cards))
     return write_sheets(out, title, sheets)
+
+
+def views_of(text: str) -> dict[str, View]:
+    """The views that --views names: "image_blur,options_permuted+image_blur" are two, the second made of two. Raises UserError."""
+    names = [name.strip() for name in text.split(",") if name.strip()]
+    return {name: compose([part.strip() for part in name.split("+")], "--views") for name in names}
+
+
+def _drawn(view: View, draw: Draw) -> Callable[[Sample], Sample]:
+    return lambda sample: view(sample, draw)
 
 
 def _facts(source: Source, shown: int) -> tuple[tuple[str, str], ...]:
