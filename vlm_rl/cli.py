@@ -28,6 +28,8 @@ app = typer.Typer(
 )
 data_app = typer.Typer(no_args_is_help=True, help="Look at data before training on it.")
 app.add_typer(data_app, name="data")
+lab_app = typer.Typer(no_args_is_help=True, help="Servers for experiments whose truth is known.")
+app.add_typer(lab_app, name="lab")
 
 ConfigPath = Annotated[str, typer.Argument(metavar="CONFIG", help="a YAML file, for instance configs/quickstart.yaml")]
 Overrides = Annotated[list[str] | None, typer.Argument(metavar="[KEY.SUB=VALUE]...", help="config values to replace, for instance seed=1")]
@@ -42,7 +44,7 @@ def train(config: ConfigPath, overrides: Overrides = None) -> None:
     checked = load(TrainConfig, config, overrides or [])
     from vlm_rl.cli_train import train as run
 
-    run(checked)
+    run(checked, os.environ)
 
 
 @app.command()
@@ -110,6 +112,25 @@ def bench(
     cli_bench.bench(cli_data.load_any(config, overrides or []), rows)
 
 
+@lab_app.command()
+def judge(
+    kind: Annotated[str, typer.Option(help="honest, noisy or hackable")] = "honest",
+    noise: Annotated[float, typer.Option(min=0, max=1, help="share of opinions that a noisy judge draws at random")] = 0.2,
+    hack: Annotated[str, typer.Option(help="what wins a hackable judge over: length, flattery or boxes")] = "length",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes a free one")] = 0,
+    seed: Annotated[int, typer.Option(help="of a noisy judge's draws")] = 0,
+) -> None:
+    """Serve a judge that knows the truth about generated scenes, over OpenAI's chat protocol, on this machine only, until Ctrl-C.
+
+    Prints one line of JSON when it is ready; its url and model are what a config's judges: section takes.
+
+    Example: vlm-rl lab judge --kind noisy --noise 0.3 --port 8008
+    """
+    from vlm_rl import cli_lab
+
+    cli_lab.judge(kind, noise, hack, port, seed, lambda line: print(line, flush=True))
+
+
 @app.command()
 def version() -> None:
     """Print the version."""
@@ -155,7 +176,7 @@ def main() -> None:
 
 def _set_up_logging() -> None:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S", handlers=[LiveHandler()])
-    for chatty in ("httpx", "matplotlib", "absl"):
+    for chatty in ("httpx", "httpx2", "matplotlib", "absl"):
         logging.getLogger(chatty).setLevel(logging.WARNING)
     # Some libraries import DeepSpeed where it is installed, and it remarks on a machine without a GPU, in the middle of a run.
     logging.getLogger("DeepSpeed").addFilter(lambda record: "Setting accelerator to CPU" not in record.getMessage())

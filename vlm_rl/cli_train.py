@@ -14,8 +14,10 @@ from rewards import grading
 from rewards.mixture import Mixture
 from vlm_rl import cli_parts, models, update
 from vlm_rl.asking import Asker
+from vlm_rl.cli_judges import make_judges
 from vlm_rl.cli_run import Run, carry_out
 from vlm_rl.config import TrainConfig
+from vlm_rl.engine.openai import OpenAIJudge
 from vlm_rl.errors import RowError, UserError
 from vlm_rl.memory import guarded
 from vlm_rl.policy import Policy
@@ -25,11 +27,16 @@ from vlm_rl.types import Prompt, Record, Sample, Sampling, ScoredGroup
 PICTURED_GROUPS = 32  # of a step, in the report
 
 
-def train(config: TrainConfig) -> Path:
-    """Run or resume a training. Returns the run directory. Everything that can be checked by name is checked before anything loads."""
+def train(config: TrainConfig, environment: Mapping[str, str] | None = None) -> Path:
+    """Run or resume a training. Returns the run directory. Everything that can be checked by name is checked before anything loads.
+
+    `environment` holds the keys of judges by the names that the config gives.
+    """
     update.check_names(config.algo)
     mixture = Mixture(config.rewards, config.guards.unscored_limit)
-    return carry_out(config, partial(TrainRun, mixture=mixture))
+    judges = make_judges(config, environment or {})
+    mixture.check_targets(("policy", *judges))
+    return carry_out(config, partial(TrainRun, mixture=mixture, judges=judges))
 
 
 @dataclass
@@ -38,8 +45,11 @@ class TrainRun(Run):
 
     config: TrainConfig
     mixture: Mixture = field(kw_only=True)
+    judges: Mapping[str, OpenAIJudge] = field(kw_only=True)
 
     def go(self) -> None:
+        for judge in self.judges.values():
+            judge.probe()
         if warning := self.mixture.ordering_warning():
             self.console.message(f"warning: {warning}")
         self.begin()
@@ -66,7 +76,7 @@ class TrainRun(Run):
         limits = update.Limits(sampling.temperature, config.train.token_budget, sampling.max_new_tokens, config.train.updates_per_rollout)
         plan = Plan(config.seed, config.train.steps, rollout.group_size, sampling, guards.parity_every, guards.parity_limit)
         updater = update.Updater(self.policy, self.optimiser, config.algo, limits, self.reference)
-        ask = guarded("generate")(Asker({"policy": self.engine}, self.chat))
+        ask = guarded("generate")(Asker({"policy": self.engine}, self.chat, judges=self.judges))
         return Trainer(plan, self.prompts, self.engine, ask, self.mixture, updater, Hooks(self.log, self.evaluate, self.save))
 
     def prompts(self, step: int) -> list[Prompt]:

@@ -8,6 +8,8 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
+from vlm_rl.config_judges import JudgeConfig, check_names
+
 
 class Section(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -273,6 +275,7 @@ class TrainConfig(Section):
     eval_data: DataConfig | None = None
     rollout: RolloutConfig = RolloutConfig()
     rewards: dict[str, RewardConfig]
+    judges: dict[str, JudgeConfig] = Field(default_factory=dict)
     algo: AlgoConfig = AlgoConfig()
     optim: OptimConfig = OptimConfig()
     train: TrainConfigSection
@@ -289,6 +292,8 @@ class TrainConfig(Section):
         if dotted := [label for label in rewards if "." in label or "/" in label]:
             raise ValueError(f"a reward's label has no '.' or '/': {dotted[0]}")
         return rewards
+
+    _judge_names = field_validator("judges")(check_names)
 
 
 class SftSection(Section):

@@ -10,6 +10,7 @@ import platform
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +35,7 @@ FREE = (
     "model.processor_cache_mb",
     "model.processor_cache_dir",
     "model.decode_timeout_s",
+    *(f"judges.*.{key}" for key in ("url", "api_key_env", "max_concurrency", "timeout_s", "retries", "cache_dir")),
 )
 LIBRARIES = ("torch", "transformers", "vlm-rl")
 WRITTEN = ("eval", "media", "tensorboard", "metrics.jsonl", "rollouts.jsonl", "summary.json", "report.html", "wandb_id")
@@ -105,7 +107,7 @@ def _claim(run_dir: Path, tree: Mapping[str, Any]) -> None:
 
 
 def _is_free(key: str) -> bool:
-    return any(key == free or key.startswith(f"{free}.") for free in FREE)
+    return any(fnmatchcase(key, free) or fnmatchcase(key, f"{free}.*") for free in FREE)
 
 
 def _is_begun(run_dir: Path) -> bool:
