@@ -62,6 +62,11 @@ class Mixture:
         combining.check(configs)
         self.rewards: dict[str, Reward] = make_rewards(configs)
 
+    @property
+    def targets(self) -> set[str]:
+        """Whom the rewards declare that they ask."""
+        return {target for reward in self.rewards.values() for target in reward.targets}
+
     def check_targets(self, known: Collection[str]) -> None:
         """Raises UserError when a reward declares that it asks somebody who is not `known`."""
         for label, reward in self.rewards.items():

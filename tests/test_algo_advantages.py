@@ -5,7 +5,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vlm_rl.algo.advantages import ADVANTAGES, group_mean, group_std, has_spread, leave_one_out
+from vlm_rl.algo.advantages import ADVANTAGES, gdpo, group_mean, group_std, has_spread, leave_one_out, whiten
 from vlm_rl.errors import UserError
 
 GROUPS = st.lists(st.integers(-40, 40).map(lambda n: n / 8), min_size=2, max_size=16)
@@ -79,3 +79,30 @@ def test_leave_one_out_is_the_mean_of_the_others_subtracted(totals: list[float])
 def test_group_mean_does_not_depend_on_eps(totals: list[float]) -> None:
     totals_G = torch.tensor(totals)
     assert group_mean(totals_G, 0.0).equal(group_mean(totals_G, 9.0))
+
+
+def test_gdpo_normalises_each_reward_before_summing() -> None:
+    """Group 1: r1 = [1, 0], r2 = [0, 0]; group 2: r1 = r2 = [1, 0]."""
+    first, second = torch.tensor([[1.0, 0.0], [0.0, 0.0]]), torch.tensor([[1.0, 0.0], [1.0, 0.0]])
+    ones = torch.ones(2, 2)
+    summed = [gdpo(parts, ones, group_std, 0.0) for parts in (first, second)]
+    assert torch.allclose(torch.cat(summed), torch.tensor([0.7071, -0.7071, 1.4142, -1.4142]), atol=1e-4)
+    assert torch.allclose(whiten(torch.cat(summed), 0.0), torch.tensor([0.5477, -0.5477, 1.0954, -1.0954]), atol=1e-4)
+    assert torch.allclose(group_std(first.sum(0), 0.0), group_std(second.sum(0), 0.0))
+
+
+def test_gdpo_gates_after_normalising_and_leaves_small_spreads_small() -> None:
+    values = torch.tensor([[1.0, 0.0]])
+    halved = gdpo(values, torch.full((1, 2), 0.5), group_std, 0.0)
+    assert torch.allclose(halved, 0.5 * gdpo(values, torch.ones(1, 2), group_std, 0.0))
+    noise = torch.tensor([[0.501, 0.5]])
+    assert (
+        gdpo(noise, torch.ones(1, 2), group_std, 0.0, least_std=0.05).abs().max()
+        < 0.02
+        < gdpo(noise, torch.ones(1, 2), group_std, 0.0).abs().max()
+    )
+
+
+def test_whitening_a_batch_without_spread_gives_zeros() -> None:
+    assert not whiten(torch.full((4,), 0.3), 1e-4).any()
+    assert not whiten(torch.tensor([0.3]), 1e-4).any()

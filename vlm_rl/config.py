@@ -216,6 +216,10 @@ class AlgoConfig(Section):
     aggregation: str = Field(default="sequence_mean", description="an entry of algo.losses.AGGREGATIONS")
     advantage: str = Field(default="group_std", description="an entry of algo.advantages.ADVANTAGES")
     advantage_eps: float = 1e-4
+    rewards: Literal["sum_then_normalize", "normalize_then_sum"] = Field(
+        default="sum_then_normalize", description="one advantage of the rewards' sum, or (GDPO) each reward's own, summed and whitened"
+    )
+    least_std: float = Field(default=0.05, ge=0, description="with normalize_then_sum: a reward's spread below this is not blown up to one")
     clip_low: float = Field(default=0.2, description="ratios below 1 - clip_low are clipped")
     clip_high: float = Field(default=0.2, description="ratios above 1 + clip_high are clipped")
     kl_weight: float = Field(default=0.0, ge=0, description="beta; at 0 no reference model is made")

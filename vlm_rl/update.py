@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from vlm_rl.algo.advantages import ADVANTAGES
+from vlm_rl.algo.advantages import ADVANTAGES, gdpo, whiten
 from vlm_rl.algo.kl import KL
 from vlm_rl.algo.losses import AGGREGATIONS, LOSSES, aggregate
 from vlm_rl.config import AlgoConfig
@@ -98,8 +98,7 @@ class Batch:
     def __init__(self, scored: Sequence[ScoredGroup], algo: AlgoConfig, limits: Limits):
         self.scored = scored
         self.rollouts: list[Rollout] = [r for s in scored for r in s.group.rollouts]
-        advantage = ADVANTAGES[algo.advantage]
-        per_group = [advantage(torch.tensor(s.totals, dtype=torch.float32), algo.advantage_eps) for s in scored]
+        per_group = advantages(scored, algo)
         self.advantages_N = torch.cat(per_group)
         lengths_N = torch.tensor([sum(r.completion.loss_mask) for r in self.rollouts])
         self.weights_N = AGGREGATIONS[algo.aggregation](lengths_N, limits.max_new_tokens)
@@ -147,6 +146,26 @@ class Batch:
         """Mean and largest |engine - trainer| log-prob per token, in nats."""
         tokens = max(sums.value.get("tokens", 0.0), 1.0)
         return {"guard/logprob_diff": sums.value.get("gap", 0.0) / tokens, "guard/logprob_diff_max": sums.value.get("gap_max", 0.0)}
+
+
+def advantages(scored: Sequence[ScoredGroup], algo: AlgoConfig) -> list[Tensor]:
+    """One advantage per rollout, group by group, float32. A group whose rewards have no spread gets exactly 0."""
+    own = ADVANTAGES[algo.advantage]
+    if algo.rewards == "sum_then_normalize":
+        return [own(torch.tensor(s.totals, dtype=torch.float32), algo.advantage_eps) for s in scored]
+    summed = [_summed(s, algo) for s in scored]
+    white = whiten(torch.cat(summed), algo.advantage_eps).split([len(group) for group in summed])
+    return [w if bool(group.any()) else torch.zeros_like(group) for w, group in zip(white, summed, strict=True)]
+
+
+def _summed(scored: ScoredGroup, algo: AlgoConfig) -> Tensor:
+    """Of one group; a part that was left out adds nothing."""
+    kept = [parts for parts in scored.parts.values() if all(part.contribution is not None for part in parts)]
+    if not kept:
+        return torch.zeros(len(scored.totals))
+    values_KG = torch.tensor([[part.value for part in parts] for parts in kept], dtype=torch.float32)
+    factors_KG = torch.tensor([[part.weight * part.gate for part in parts] for parts in kept], dtype=torch.float32)
+    return gdpo(values_KG, factors_KG, ADVANTAGES[algo.advantage], algo.advantage_eps, algo.least_std)
 
 
 def check_names(algo: AlgoConfig) -> None:

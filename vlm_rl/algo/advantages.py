@@ -50,6 +50,27 @@ def has_spread(totals_G: Tensor) -> bool:
     return not bool(totals_G.max() - totals_G.min() <= rounding)
 
 
+def gdpo(parts_KG: Tensor, factors_KG: Tensor, advantage: Callable[[Tensor, float], Tensor], eps: float, least_std: float = 0.0) -> Tensor:
+    """A_i = sum_k factor_ki * N(R_k)_i, N being `advantage` of reward k alone; to be whitened over the batch. GDPO, arXiv 2601.05242.
+
+    `factors_KG` are weight x gate: a gate before the normalisation would cancel. Deviation: a reward whose spread (ddof 1) is under
+    `least_std` keeps that small spread instead of being blown up to one, N(R_k) * std / least_std.
+    """
+    total_G = torch.zeros_like(parts_KG[0])
+    for values_G, factors_G in zip(parts_KG, factors_KG, strict=True):
+        own_G = advantage(values_G, eps)
+        std = float(values_G.std())
+        total_G = total_G + factors_G * own_G * (std / least_std if std < least_std else 1.0)
+    return total_G
+
+
+def whiten(advantages_N: Tensor, eps: float) -> Tensor:
+    """(A - mean(A)) / (std(A) + eps) over the whole batch, ddof 1; a batch without spread gets exactly 0."""
+    if advantages_N.numel() < 2 or not has_spread(advantages_N):
+        return torch.zeros_like(advantages_N)
+    return (advantages_N - advantages_N.mean()) / (advantages_N.std() + eps)
+
+
 ADVANTAGES: dict[str, Callable[[Tensor, float], Tensor]] = {
     "group_std": group_std,
     "group_mean": group_mean,
