@@ -9,7 +9,8 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 
 from data.decoding import VideoInfo
-from data.media import decode_image, name_of
+from data.files import name_of
+from data.media import decode_image
 from data.rows import Rows
 from data.video import THUMBNAIL, check_video, outline_of
 from vlm_rl.errors import RowError

@@ -43,12 +43,16 @@ class _Gone(Exception):
 
 @dataclass(frozen=True)
 class VideoInfo:
-    """What a container says of its video: number of frames, frames per second, upright size in pixels."""
+    """What a container says of its video: number of frames, frames per second, upright size in pixels.
+
+    Of a part of a video: the `frames` from its frame `first` on.
+    """
 
     frames: int
     fps: float
     height: int
     width: int
+    first: int = 0
 
 
 class Worker:
@@ -127,7 +131,7 @@ class Reader:
         self.worker, self.info = worker, info
 
     def read(self, indices: Sequence[int]) -> np.ndarray:
-        """(n, height, width, 3) uint8 RGB frames. Indices ascend within a call and from call to call."""
+        """(n, height, width, 3) uint8 RGB frames. Indices ascend within a call; reading on is fastest."""
         _, data = self.worker.ask({"op": "read", "indices": list(indices)})
         return np.frombuffer(data, np.uint8).reshape(len(indices), self.info.height, self.info.width, 3)
 
@@ -144,10 +148,10 @@ class Pool:
         self.pid, self.idle, self.free, self.lock = os.getpid(), list[Worker](), threading.Semaphore(self.size), threading.Lock()
 
     @contextmanager
-    def open(self, source: Path | bytes, backend: str, seconds: float) -> Iterator[Reader]:
+    def open(self, source: Path | bytes, backend: str, seconds: float, rate: float | None = None) -> Iterator[Reader]:
         """The clip, opened. Whatever goes wrong in the block with the file or the worker is raised as DecodeError.
 
-        `seconds` bounds the waiting for the worker over the whole block.
+        `seconds` bounds the waiting for the worker over the whole block. `rate` is the frames per second of a folder of frames.
         """
         if self.pid != os.getpid():
             self._own()
@@ -155,7 +159,7 @@ class Pool:
             worker = self._worker()
             worker.left = seconds
             try:
-                yield _opened(worker, source, backend)
+                yield _opened(worker, source, backend, rate)
                 worker.ask({"op": "close"})
             except TimeoutError:
                 raise DecodeError(f"decoding it took longer than {seconds:g} s") from None
@@ -189,10 +193,10 @@ class Pool:
                 self.idle.pop().close()
 
 
-def _opened(worker: Worker, source: Path | bytes, backend: str) -> Reader:
+def _opened(worker: Worker, source: Path | bytes, backend: str, rate: float | None) -> Reader:
     data = source if isinstance(source, bytes) else b""
     path = "" if isinstance(source, bytes) else str(source.absolute())
-    reply, _ = worker.ask({"op": "open", "path": path, "backend": backend}, data)
+    reply, _ = worker.ask({"op": "open", "path": path, "backend": backend, "rate": rate}, data)
     return Reader(worker, VideoInfo(reply["frames"], reply["fps"], reply["height"], reply["width"]))
 
 

@@ -2,7 +2,8 @@
 
 Decoders of hostile files hang, crash and eat memory, so they run here, under a memory limit, in a process that the parent kills. A request
 is one JSON line, followed by `bytes` bytes of an encoded video when that is not 0; a reply is one JSON line, followed by `bytes` bytes of
-raw RGB frames. An "error" in a reply says what is wrong with the file, "missing" names a library that is not installed.
+raw RGB frames. An "error" in a reply says what is wrong with the file, "missing" names a library that is not installed. A file stays open
+until another one is asked for: single frames of one long video are often wanted one after another, and opening it reads all of it.
 """
 
 import io
@@ -23,6 +24,7 @@ RAW = b"vlm-rl frames 1\n"
 MEMORY_BYTES = 6 << 30
 MAX_FRAME_PIXELS = 64_000_000
 ORPHAN_SECONDS = 10
+PICTURES = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
 PREFIX = re.compile(r"\[\d\d:\d\d:\d\d\] \S+:\d+: ")  # time and source line in decord's messages
 
 
@@ -45,7 +47,7 @@ class Decord:
 
 
 class PyAV:
-    """Reads on from the start, so indices must ascend from one call to the next."""
+    """Reads on from where it is, and from the start again for what lies before that."""
 
     def __init__(self, source: Any):
         import av
@@ -57,7 +59,6 @@ class PyAV:
         self.total = stream.frames or self._count()
         self.fps = float(stream.average_rate or stream.guessed_rate or 0)
         self.frames = self._upright()
-        self.next = 0
         first = next(self.frames, None)
         self.height, self.width = first.shape[:2] if first is not None else (0, 0)
         self.total = self.total if first is not None else 0
@@ -70,7 +71,7 @@ class PyAV:
 
     def _rewind(self) -> None:
         self.container.seek(0)
-        self.frames = self._upright()
+        self.frames, self.next = self._upright(), 0
 
     def _upright(self) -> Iterator[np.ndarray]:
         for frame in self.container.decode(video=0):
@@ -79,6 +80,8 @@ class PyAV:
 
     def read(self, indices: list[int]) -> np.ndarray:
         wanted = []
+        if indices[0] < self.next:
+            self._rewind()
         for index in indices:
             for frame in self.frames:
                 self.next += 1
@@ -88,6 +91,39 @@ class PyAV:
             else:
                 raise Unreadable(f"truncated: frame {index + 1} of {self.total} cannot be decoded")
         return np.stack(wanted)
+
+
+class Folder:
+    """A folder of pictures, one a frame, in the order of the numbers and letters of their names."""
+
+    def __init__(self, path: str, rate: float):
+        with os.scandir(path) as entries:
+            names = [entry.name for entry in entries if entry.is_file() and entry.name.lower().endswith(PICTURES)]
+        self.files = [os.path.join(path, name) for name in sorted(names, key=in_order)]
+        self.total, self.fps = len(self.files), rate
+        self.height, self.width = self._frame(0).shape[:2] if names else (0, 0)
+
+    def read(self, indices: list[int]) -> np.ndarray:
+        return np.stack([self._frame(index) for index in indices])
+
+    def _frame(self, index: int) -> np.ndarray:
+        from PIL import Image
+
+        name = os.path.basename(self.files[index])
+        try:
+            with Image.open(self.files[index], formats=("JPEG", "PNG", "WEBP", "BMP")) as image:
+                check_pixels(image.width, image.height)
+                frame = np.asarray(image.convert("RGB"))
+        except (OSError, ValueError, SyntaxError) as error:
+            raise Unreadable(f"its frame {name} is no picture or a damaged one ({str(error)[:80]})") from None
+        if index and frame.shape[:2] != (self.height, self.width):
+            raise Unreadable(f"its frame {name} is not of {self.width} x {self.height} pixels as the first one")
+        return frame
+
+
+def in_order(name: str) -> list[str | int]:
+    """frame_2.jpg comes before frame_10.jpg."""
+    return [int(part) if part.isdecimal() else part for part in re.split(r"([0-9]{1,18})", name)]
 
 
 class Raw:
@@ -112,6 +148,8 @@ class Raw:
         return zlib.decompressobj().decompress(self.blocks[self.ends[index] : self.ends[index + 1]], size)
 
 
+Opened = tuple[tuple[Any, ...] | None, Any]  # what tells the file from others, and its reader
+NOTHING: Opened = (None, None)
 READERS = {"decord": Decord, "pyav": PyAV}
 
 
@@ -136,6 +174,8 @@ def check_pixels(width: int, height: int) -> None:
 def open_video(request: dict[str, Any], data: bytes) -> Any:
     if data.startswith(RAW):
         reader = Raw(data)
+    elif request["rate"] is not None:
+        reader = Folder(request["path"], request["rate"])
     else:
         reader = READERS.get(request["backend"], first_that_can)(io.BytesIO(data) if data else request["path"])
     if reader.total < 1:
@@ -146,34 +186,46 @@ def open_video(request: dict[str, Any], data: bytes) -> Any:
     return reader
 
 
-def answer(request: dict[str, Any], data: bytes, reader: Any) -> tuple[Any, dict[str, Any], bytes]:
-    """(the reader from now on, reply, raw frames)"""
+def file_key(request: dict[str, Any], data: bytes) -> tuple[Any, ...] | None:
+    """What tells that the open file is still the one asked for. None for bytes, and for a folder, which can change within."""
+    if data or request["rate"] is not None:
+        return None
+    status = os.stat(request["path"])
+    return request["path"], request["backend"], status.st_mtime_ns, status.st_size, status.st_ino
+
+
+def answer(request: dict[str, Any], data: bytes, opened: Opened) -> tuple[Opened, dict[str, Any], bytes]:
+    """(what is open from now on, reply, raw frames)"""
     if request["op"] == "open":
-        reader = open_video(request, data)
-        return reader, {"frames": reader.total, "fps": reader.fps, "height": reader.height, "width": reader.width}, b""
+        wanted = file_key(request, data)
+        opened = opened if wanted is not None and wanted == opened[0] else (wanted, open_video(request, data))
+    key, reader = opened
+    if request["op"] == "open":
+        return opened, {"frames": reader.total, "fps": reader.fps, "height": reader.height, "width": reader.width}, b""
     if request["op"] == "read":
         frames = reader.read(request["indices"])
         if frames.shape != (len(request["indices"]), reader.height, reader.width, 3):
             raise Unreadable(f"its frames change size from {reader.width} x {reader.height}")
-        return reader, {}, np.ascontiguousarray(frames, dtype=np.uint8).tobytes()
-    return None, {}, b""
+        return opened, {}, np.ascontiguousarray(frames, dtype=np.uint8).tobytes()
+    return opened if key is not None else NOTHING, {}, b""
 
 
-def reply_to(request: dict[str, Any], data: bytes, reader: Any) -> tuple[Any, dict[str, Any], bytes]:
+def reply_to(request: dict[str, Any], data: bytes, opened: Opened) -> tuple[Opened, dict[str, Any], bytes]:
     try:
-        return answer(request, data, reader)
+        return answer(request, data, opened)
     except ImportError as error:
-        return None, {"missing": str(error)}, b""
+        return NOTHING, {"missing": str(error)}, b""
     except Unreadable as error:
-        return None, {"error": str(error)}, b""
+        return NOTHING, {"error": str(error)}, b""
     except MemoryError:
-        return None, {"error": "decoding it takes too much memory"}, b""
+        return NOTHING, {"error": "decoding it takes too much memory"}, b""
     except Exception as error:  # decoders of hostile bytes raise anything
-        return None, {"error": f"it cannot be decoded ({PREFIX.sub('', ' '.join(str(error).split()))[:160] or type(error).__name__})"}, b""
+        said = PREFIX.sub("", " ".join(str(error).split()))[:160] or type(error).__name__
+        return NOTHING, {"error": f"it cannot be decoded ({said})"}, b""
 
 
 def serve(requests: BinaryIO, replies: BinaryIO) -> None:
-    reader = None
+    opened = NOTHING
     replies.write(b'{"bytes": 0}\n')
     replies.flush()
     while line := requests.readline():
@@ -181,7 +233,7 @@ def serve(requests: BinaryIO, replies: BinaryIO) -> None:
         data = requests.read(request.get("bytes", 0))
         # The kernel ends this process even inside C code, should the parent be gone and nobody left to kill it.
         signal.alarm(math.ceil(request["seconds"]) + ORPHAN_SECONDS)
-        reader, reply, frames = reply_to(request, data, reader)
+        opened, reply, frames = reply_to(request, data, opened)
         signal.alarm(0)
         replies.write(json.dumps({**reply, "bytes": len(frames)}).encode() + b"\n")
         replies.write(frames)

@@ -6,10 +6,11 @@ Colour profiles are ignored. Resizing to a model's budget and decoding of videos
 import base64
 import binascii
 import io
+import math
 import re
-import stat
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Any, Literal
@@ -18,12 +19,12 @@ import numpy as np
 from PIL import ExifTags, Image, ImageOps
 
 from data.edits import edited_image
+from data.files import check_file, name_of
+from data.video import decode_frame
 from vlm_rl.errors import RowError
-from vlm_rl.types import Media
+from vlm_rl.types import Backend, Media
 
 MAX_PIXELS = 64_000_000
-MAX_BYTES = 512 * 2**20
-MAX_VIDEO_BYTES = 32 * 2**30
 # Pillow would also try formats that start other programs (EPS) or are rarely fuzzed; these are what data sets hold.
 FORMATS = ("PNG", "JPEG", "MPO", "WEBP", "GIF", "BMP", "TIFF", "PPM", "JPEG2000", "AVIF")
 _SIDEWAYS = (5, 6, 7, 8)
@@ -33,19 +34,21 @@ _BASE64_SIGNS = ("iVBORw0KGgo", "/9j/", "R0lGOD", "UklGR", "SUkqA", "TU0AK", "AA
 _BASE64 = re.compile(r"[A-Za-z0-9+/]{64,}={0,2}")
 
 
-def decode_image(media: Media, row: str) -> Image.Image:
-    """The picture as RGB, upright (EXIF), first frame, on white where transparent, with its edits made.
+def decode_image(media: Media, row: str, backend: Backend = "any") -> Image.Image:
+    """The picture as RGB, upright (EXIF), first frame, on white where transparent, with its edits made; or a frame of a video.
 
-    16-bit grey is scaled to 8 bits by 1/257; other integer or float greys by their own range. Raises RowError naming `row`, the file
-    and the cause: missing, 0 bytes, not an image, corrupt, truncated, or more than MAX_PIXELS.
+    16-bit grey is scaled to 8 bits by 1/257; other integer or float greys by their own range. `backend` decodes videos. Raises RowError
+    naming `row`, the file and the cause: missing, 0 bytes, not an image, corrupt, truncated, or more than MAX_PIXELS.
     """
+    if media.start is not None:
+        return edited_image(Image.fromarray(decode_frame(media, row, backend)), media.edits)
     with _opened(media, row) as image:
         return edited_image(_rgb(ImageOps.exif_transpose(image)), media.edits)
 
 
 def image_size(media: Media, row: str) -> tuple[int, int]:
     """(width, height) in pixels of what `decode_image` returns, from the header where format and edits allow it. Raises RowError."""
-    if media.edits:
+    if media.edits or media.start is not None:
         return decode_image(media, row).size
     with _opened(media, row) as image:
         width, height = image.size
@@ -60,29 +63,12 @@ def medium_id(media: Media, row: str) -> str:
         raise RowError(row, f"{name_of(media)}: cannot be read: {error}") from None
 
 
-def check_file(media: Media, row: str) -> None:
-    """Raises RowError unless the medium is a readable, non-empty regular file or bytes of bearable size. Reads nothing."""
-    if media.path is None:
-        size = len(media.data or b"")
-    else:
-        try:
-            status = media.path.stat()
-        except (OSError, ValueError) as error:
-            missing = isinstance(error, FileNotFoundError)
-            raise RowError(row, f"{name_of(media)}: {'no such file' if missing else f'cannot be read: {error}'}") from None
-        if not stat.S_ISREG(status.st_mode):
-            raise RowError(row, f"{name_of(media)}: not a file")
-        size = status.st_size
-    if size == 0:
-        raise RowError(row, f"{name_of(media)}: the file is empty (0 bytes)")
-    most = MAX_VIDEO_BYTES if media.kind == "video" and media.path is not None else MAX_BYTES
-    if size > most:
-        raise RowError(row, f"{name_of(media)}: {size} bytes, more than {most}")
-
-
 def media_from(value: Any, kind: Literal["image", "video"], base: Path) -> Media:
     """A handle from what data sets hold: a path (relative to `base`), a data URL, base64 text, bytes, a PIL picture, or a Hugging Face
     column's {"bytes": ..., "path": ...}. Nothing is decoded. Raises ValueError for anything else, remote addresses included.
+
+    A video in a column may also say which seconds of it are looked at, {"path": ..., "start": 3.2, "end": 9.8}, and that it is a folder of
+    frames, {"path": ..., "fps": 3}.
     """
     if isinstance(value, Mapping):
         return _from_column(value, kind, base)
@@ -116,11 +102,24 @@ def _from_text(text: str, kind: Literal["image", "video"], base: Path) -> Media:
 
 def _from_column(value: Mapping[str, Any], kind: Literal["image", "video"], base: Path) -> Media:
     encoded, path = value.get("bytes"), value.get("path")
+    bounds = {name: _seconds(value[name], name) for name in ("start", "end", "fps") if value.get(name) is not None}
+    if bounds and kind == "image":
+        raise ValueError(f'"{next(iter(bounds))}" goes with a video, not with an image')
+    if bounds.get("start", 0.0) >= bounds.get("end", math.inf) or bounds.get("fps") == 0:
+        raise ValueError(f'"start" comes before "end", and "fps" is more than 0; they are {_shown(bounds)}')
+    if encoded and "fps" in bounds:
+        raise ValueError('"fps" goes with the path of a folder of frames, not with bytes')
     if encoded:
-        return media_from(_unbase64(encoded) if isinstance(encoded, str) else encoded, kind, base)
+        return replace(media_from(_unbase64(encoded) if isinstance(encoded, str) else encoded, kind, base), **bounds)
     if path:
-        return media_from(path, kind, base)
+        return replace(media_from(path, kind, base), **bounds)
     raise ValueError(f'{"an" if kind == "image" else "a"} {kind} column holds {{"bytes": ..., "path": ...}}, not {_shown(dict(value))}')
+
+
+def _seconds(value: Any, name: str) -> float:
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value < math.inf:
+        raise ValueError(f'"{name}" of a video is a number from 0 on, not {_shown(value)}')
+    return float(value)
 
 
 def _unbase64(text: str) -> bytes:
@@ -226,8 +225,3 @@ def _from_deep(image: Image.Image) -> Image.Image:
         low, high = 0.0, 255.0
     scaled = (values - low) * (255.0 / max(high - low, 1e-12))
     return Image.fromarray(np.rint(scaled).clip(0, 255).astype(np.uint8)).convert("RGB")
-
-
-def name_of(media: Media) -> str:
-    """The medium's file, or what stands for it in an error."""
-    return str(media.path) if media.path is not None else f"{media.kind} in memory"

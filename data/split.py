@@ -1,4 +1,5 @@
-"""Held-out rows that share no medium with the training rows. Equality is of file bytes: a re-encoded copy is another medium.
+"""Held-out rows that share no medium with the training rows. Equality is of file bytes: a re-encoded copy is another medium, two parts of
+one video are the same.
 
 What is remembered of a row is a few integers, so that a million rows part within a hundred megabytes. Nothing is written to disk.
 """
@@ -12,6 +13,7 @@ from numpy.typing import NDArray
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
+from data.files import size_of
 from data.rows import Rows, Subset
 from vlm_rl.errors import RowError, UserError
 from vlm_rl.seeds import stable_hash
@@ -83,7 +85,7 @@ def _guarded(rows: Rows, index: int, on_bad_row: Callable[[RowError], None] | No
 
 def _size(medium: Media, row: str) -> int:
     try:
-        return len(medium.data or b"") if medium.path is None else medium.path.stat().st_size
+        return size_of(medium)
     except (OSError, ValueError) as error:
         raise RowError(row, f"{medium.path} cannot be read: {error}") from None
 
@@ -97,7 +99,7 @@ def _keys(sample: Sample, media: Sequence[Media]) -> list[int]:
 
 def _content(medium: Media, row: str) -> int:
     try:
-        return stable_hash("medium", medium.id)
+        return stable_hash("medium", medium.file_id)
     except (OSError, ValueError) as error:
         raise RowError(row, f"{medium.path} cannot be read: {error}") from None
 

@@ -1,14 +1,14 @@
 """Encoded videos in, evenly drawn and resized frames out. Any byte string is survivable: what cannot be used raises RowError.
 
 Which frames and what size follow qwen-vl-utils' rules; its own reader is not used, because it swallows errors and has no time limit.
-Decoding happens in worker processes (data.decoding). Sound, subtitles and parts of a video are not read.
+Decoding happens in worker processes (data.decoding). Sound and subtitles are not read.
 """
 
 import io
 import json
 import struct
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import lru_cache
@@ -19,7 +19,7 @@ import numpy as np
 from data.decoding import DecodeError, MissingLibrary, Reader, VideoInfo, pool
 from data.decoding_worker import RAW
 from data.edits import edited_frames, frame_order
-from data.media import check_file, name_of
+from data.files import check_file, name_of
 from vlm_rl.errors import RowError, UserError
 from vlm_rl.types import Backend, Clip, Media, Outline, VideoBudget
 
@@ -36,24 +36,34 @@ THUMBNAIL = VideoBudget(fps=0.5, min_frames=4, max_frames=6, min_pixels=1, max_p
 def decode_video(media: Media, budget: VideoBudget, row: str, seconds: float = SECONDS) -> Clip:
     """The frames that `budget` allows. Raises RowError naming `row`, the file and the cause; UserError when a library is missing.
 
-    Frames are chosen among those that the medium's edits leave; pixels are edited before frames are resized. At most `seconds` are spent
-    waiting for the decoder, and no more than the chosen, resized frames and 64 MB are held in memory.
+    Frames are chosen within the medium's bounds, as qwen-vl-utils does for video_start and video_end, and among those that its edits leave;
+    pixels are edited before frames are resized. At most `seconds` are spent waiting for the decoder, and no more than the chosen, resized
+    frames and 64 MB are held in memory.
     """
     with _opened(media, budget.backend, row, seconds) as reader:
         return _drawn(reader, media, budget, row)
 
 
-def probe_video(media: Media, row: str, backend: str = "any", seconds: float = SECONDS) -> VideoInfo:
-    """Number of frames after edits, rate and size; decodes one frame. Raises as `decode_video` does."""
+def decode_frame(media: Media, row: str, backend: Backend = "any", seconds: float = SECONDS) -> np.ndarray:
+    """The (H, W, 3) uint8 RGB frame that is shown at `media.start` seconds, unedited. Raises as `decode_video` does."""
     with _opened(media, backend, row, seconds) as reader:
-        return replace(reader.info, frames=len(frame_order(reader.info.frames, media.edits)))
+        place = int((media.start or 0.0) * reader.info.fps + 1e-6)
+        if not 0 <= place < reader.info.frames:
+            raise RowError(row, f"{name_of(media)}: the video ends at {reader.info.frames / reader.info.fps:.2f} s")
+        return reader.read([place])[0].copy()
+
+
+def probe_video(media: Media, row: str, backend: str = "any", seconds: float = SECONDS) -> VideoInfo:
+    """Number of frames within the bounds and after edits, rate and size; decodes one frame. Raises as `decode_video` does."""
+    with _opened(media, backend, row, seconds) as reader:
+        return _seen(reader.info, media, row)[0]
 
 
 def check_video(media: Media, row: str, backend: Backend = "any", seconds: float = SECONDS) -> VideoInfo:
     """What `probe_video` gives; raises RowError unless a few frames from the first to the last can be decoded."""
     with _opened(media, backend, row, seconds) as reader:
-        clip = _drawn(reader, media, replace(THUMBNAIL, backend=backend), row)
-        return replace(reader.info, frames=clip.total)
+        _drawn(reader, media, replace(THUMBNAIL, backend=backend), row)
+        return _seen(reader.info, media, row)[0]
 
 
 def outline_of(info: VideoInfo, budget: VideoBudget) -> Outline:
@@ -72,7 +82,7 @@ def frame_indices(budget: VideoBudget, info: VideoInfo) -> list[int]:
         raise ValueError(f"a video of {info.frames} frame; {rules.FRAME_FACTOR} are needed, give it as an image")
     wanted = {"fps": budget.fps, "min_frames": budget.min_frames, "max_frames": min(budget.max_frames, info.frames)}
     count = rules.smart_nframes(wanted, total_frames=info.frames, video_fps=info.fps)
-    return torch.linspace(0, info.frames - 1, count).round().long().tolist()
+    return torch.linspace(info.first, info.first + info.frames - 1, count).round().long().tolist()
 
 
 def frame_size(budget: VideoBudget, frames: int, info: VideoInfo) -> tuple[int, int]:
@@ -92,8 +102,10 @@ def frames_media(frames: np.ndarray, fps: float) -> Media:
 
 @lru_cache(maxsize=256)
 def uniform_media(info: VideoInfo, colour: tuple[int, int, int]) -> Media:
-    """An in-memory video of one colour, as long and as large as `info` says, in a few bytes."""
-    return Media("video", data=_raw_header(info, {"colour": list(colour)}))
+    """An in-memory video of one colour, as long and as large as `info` says, its frames at the same times, in a few bytes."""
+    whole = replace(info, frames=info.first + info.frames, first=0)
+    start = (info.first - 0.5) / info.fps if info.first else None
+    return Media("video", data=_raw_header(whole, {"colour": list(colour)}), start=start)
 
 
 def _raw_header(info: VideoInfo, more: dict[str, Any]) -> bytes:
@@ -103,12 +115,13 @@ def _raw_header(info: VideoInfo, more: dict[str, Any]) -> bytes:
 
 @contextmanager
 def _opened(media: Media, backend: str, row: str, seconds: float) -> Iterator[Reader]:
-    if media.kind != "video":
+    if media.kind != "video" and media.start is None:
         raise RowError(row, f"{name_of(media)}: a picture where a video is expected")
     check_file(media, row)
     try:
-        _check_container(media)
-        with pool().open(media.path or media.source.read(), backend, seconds) as reader:
+        if media.fps is None:
+            _check_container(media)
+        with pool().open(media.path or media.source.read(), backend, seconds, media.fps) as reader:
             yield reader
     except (DecodeError, OSError) as error:
         raise RowError(row, f"{name_of(media)}: {error}") from None
@@ -119,15 +132,28 @@ def _opened(media: Media, backend: str, row: str, seconds: float) -> Iterator[Re
         ) from None
 
 
+def _seen(info: VideoInfo, media: Media, row: str) -> tuple[VideoInfo, Sequence[int]]:
+    """The video as it is looked at, and which of the file's frames each of its frames is."""
+    first, count = 0, info.frames
+    if media.bounded:
+        bounds = {"video_start": media.start, "video_end": media.end}
+        try:
+            first, _, count = _rules().calculate_video_frame_range(bounds, info.frames, info.fps)
+        except ValueError:
+            length = f"of {info.frames} frames at {info.fps:g} a second"
+            raise RowError(row, f"{name_of(media)}: the video {length} has fewer than two frames there") from None
+    order = [first + place for place in frame_order(count, media.edits)]
+    return replace(info, frames=len(order), first=first), order
+
+
 def _drawn(reader: Reader, media: Media, budget: VideoBudget, row: str) -> Clip:
-    order = frame_order(reader.info.frames, media.edits)
-    info = replace(reader.info, frames=len(order))
+    info, order = _seen(reader.info, media, row)
     try:
         outline = outline_of(info, budget)
     except ValueError as error:
         raise RowError(row, f"{name_of(media)}: {error}") from None
     step = max(1, _PIECE_BYTES // (info.height * info.width * 3))
-    wanted = [order[i] for i in outline.indices]
+    wanted = [order[i - info.first] for i in outline.indices]
     sources = sorted(set(wanted))  # decoders read forwards
     parts = [sources[i : i + step] for i in range(0, len(sources), step)]
     pieces = [_resized(edited_frames(reader.read(part), part, media.edits), outline.height, outline.width) for part in parts]

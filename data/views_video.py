@@ -46,7 +46,11 @@ def _with(video: Media, name: str, draw: Draw, row: str) -> Media:
     return video.edited(Edit(name, draw.severity, stable_hash(draw.seed, medium_id(video, row))))
 
 
-@lru_cache(maxsize=1024)
 def video_info(medium: Media, row: str) -> VideoInfo:
-    """`probe_video`, remembered: several views of a row ask for it."""
+    """`probe_video`, remembered for files: several views of a row ask for it. Videos in memory would be kept alive by it."""
+    return _remembered(medium, row) if medium.path is not None else probe_video(medium, row)
+
+
+@lru_cache(maxsize=1024)
+def _remembered(medium: Media, row: str) -> VideoInfo:
     return probe_video(medium, row)

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import av
 import numpy as np
+from PIL import Image
 
 from vlm_rl.types import Media, VideoBudget
 
@@ -40,3 +41,11 @@ def turned(data: bytes) -> bytes:
     upright = struct.pack(">9i", 1 << 16, 0, 0, 0, 1 << 16, 0, 0, 0, 1 << 30)
     at = data.find(upright, data.find(b"tkhd"))
     return data[:at] + struct.pack(">9i", 0, 1 << 16, 0, -1 << 16, 0, 0, 0, 0, 1 << 30) + data[at + 36 :]
+
+
+def write_frames(folder: Path, count: int, size: tuple[int, int] = (32, 24), first: int = 1) -> Path:
+    """A folder of JPEG frames as `write_clip` draws them: 00001.jpg, 00002.jpg, ..."""
+    folder.mkdir(parents=True)
+    for i in range(count):
+        Image.new("RGB", size, (8 * (i % 32),) * 3).save(folder / f"{i + first:05d}.jpg", quality=95)
+    return folder

@@ -90,3 +90,27 @@ def test_anything_else_is_refused_with_its_cause(value, cause):
     with pytest.raises(ValueError, match=cause) as error:
         media_from(value, "image", BASE)
     assert len(str(error.value)) < 250
+
+
+def test_videos_with_bounds_and_folders_of_frames():
+    assert media_from({"path": "a.mp4", "start": 3, "end": 9.5}, "video", BASE) == Media("video", path=BASE / "a.mp4", start=3.0, end=9.5)
+    assert media_from({"bytes": b"x", "path": None, "start": 0.5}, "video", BASE) == Media("video", data=b"x", start=0.5)
+    assert media_from({"path": "frames", "fps": 3}, "video", BASE) == Media("video", path=BASE / "frames", fps=3.0)
+
+
+@pytest.mark.parametrize(
+    "value, kind, cause",
+    [
+        ({"path": "a.mp4", "start": -1}, "video", '"start" of a video is a number from 0 on, not -1'),
+        ({"path": "a.mp4", "end": "9"}, "video", '"end" of a video is a number'),
+        ({"path": "a.mp4", "end": float("nan")}, "video", '"end" of a video is a number'),
+        ({"path": "a.mp4", "start": 4, "end": 4}, "video", '"start" comes before "end"'),
+        ({"path": "a.mp4", "end": 0}, "video", '"start" comes before "end"'),
+        ({"path": "frames", "fps": 0}, "video", '"fps" is more than 0'),
+        ({"bytes": b"x", "fps": 2}, "video", "path of a folder"),
+        ({"path": "a.png", "start": 1}, "image", '"start" goes with a video'),
+    ],
+)
+def test_bounds_that_make_no_sense_are_refused(value, kind, cause):
+    with pytest.raises(ValueError, match=cause):
+        media_from(value, kind, BASE)

@@ -55,6 +55,13 @@ def test_rows_chained_by_pictures_stay_together():
     assert [r.id for r in hold_out(rows, 0.5)[1]] == ["apart"]
 
 
+def test_parts_and_frames_of_one_video_stay_together():
+    film = [Media("video", data=b"film", start=float(i), end=i + 1.0) for i in range(8)] + [Media("image", data=b"film", start=3.0)]
+    rows = [Sample(str(i), "What?", "x", media=(part,)) for i, part in enumerate(film)] + [sample("apart", 99)]
+    assert [r.id for r in hold_out(rows, 0.5)[1]] == ["apart"]
+    assert overlap(rows[:4], rows[4:]) == [r.id for r in rows[4:-1]]
+
+
 @pytest.mark.parametrize("rows", [[sample(1, 1)], [sample(1, 1), sample(2, 1)], [sample(1), sample(2)], []])
 def test_rows_that_cannot_be_parted_are_refused(rows: list[Sample]):
     with pytest.raises(UserError, match="eval_data"):

@@ -8,16 +8,16 @@ import time
 
 import numpy as np
 import pytest
-from clips_small import BIKES, BUNNY, CARPHONE, CLIPS, SMALL, clip, turned, write_clip
+from clips_small import BIKES, BUNNY, CARPHONE, CLIPS, SMALL, clip, turned, write_clip, write_frames
 from PIL import Image
 
 from data.decoding import VideoInfo, pool
 from data.edits import GREY
-from data.media import strip_png
+from data.media import decode_image, image_size, strip_png
 from data.video import check_video, decode_video, frame_size, frames_media, probe_video, uniform_media
 from data.views import blank
 from vlm_rl.errors import RowError
-from vlm_rl.types import Media, Sample, VideoBudget
+from vlm_rl.types import Edit, Media, Sample, VideoBudget
 
 
 @pytest.mark.parametrize("backend", ["decord", "pyav"])
@@ -198,3 +198,119 @@ def test_a_blank_video_is_grey_and_as_long_and_large():
     got, want = (decode_video(m, SMALL, "r") for m in (grey, sample.media[0]))
     assert got.indices == want.indices and got.frames.shape == want.frames.shape and (got.frames == 128).all()
     assert blank(sample).media[0] is grey
+
+
+@pytest.mark.parametrize("backend", ["decord", "pyav"])
+@pytest.mark.parametrize("start, end", [(1.0, 3.0), (None, 2.5), (2.26, None), (0.0, 99.0), (1.01, 1.1), (7.3, 8.9)])
+def test_a_part_of_a_video_is_drawn_from_as_qwen_vl_utils_does(monkeypatch, start, end, backend):
+    theirs = pytest.importorskip("qwen_vl_utils.vision_process")
+    monkeypatch.setattr(theirs, "get_video_reader_backend", lambda: "decord")
+    bounds = {name: value for name, value in (("video_start", start), ("video_end", end)) if value is not None}
+    budget = {"fps": 3.0, "min_frames": 2, "min_pixels": 28 * 28, "max_pixels": 112 * 112}
+    asked = {"video": str(BIKES), **budget, **bounds}
+    (frames, about), sampled = theirs.fetch_video(asked, return_video_sample_fps=True, return_video_metadata=True)
+    part = Media("video", path=BIKES, start=start, end=end)
+    got = decode_video(part, VideoBudget(**budget, backend=backend), "r")
+    assert list(got.indices) == about["frames_indices"] and got.total == about["total_num_frames"]
+    assert (got.fps, got.sampled_fps) == (about["fps"], sampled)
+    assert np.array_equal(got.frames, frames.permute(0, 2, 3, 1).numpy())
+
+
+def test_parts_of_a_video_have_their_own_ids_and_one_file_id():
+    parts = [Media("video", path=BIKES, start=a, end=b) for a, b in ((None, None), (1.0, None), (None, 3.0), (1.0, 3.0), (1.0, 3.5))]
+    assert len({part.id for part in parts}) == 5 and {part.file_id for part in parts} == {clip(BIKES).id}
+    assert parts[3].id == Media("video", data=BIKES.read_bytes(), start=1.0, end=3.0).id
+    assert parts[3].edited(Edit("reverse")).id != parts[1].edited(Edit("reverse")).id
+
+
+def test_frames_are_reordered_within_the_part():
+    part, budget = Media("video", path=BIKES, start=1.0, end=3.0), VideoBudget(max_frames=6, min_pixels=28 * 28, max_pixels=56 * 56)
+    forth, back = (decode_video(medium, budget, "r") for medium in (part, part.edited(Edit("reverse"))))
+    assert forth.indices == back.indices and np.array_equal(back.frames[::-1], forth.frames)
+    assert probe_video(part, "r") == VideoInfo(frames=51, fps=25.0, height=272, width=640, first=25)
+
+
+def test_a_blank_part_of_a_video_shows_the_same_times():
+    sample = Sample(id="r", question="?", answer="A", media=(Media("video", path=BIKES, start=1.23, end=3.4),))
+    (grey,) = blank(sample).media
+    got, want = (decode_video(m, SMALL, "r") for m in (grey, sample.media[0]))
+    assert got.indices == want.indices and got.frames.shape == want.frames.shape and (got.frames == 128).all()
+    assert got.timestamps == want.timestamps and got.total == want.total
+
+
+@pytest.mark.parametrize("start, end", [(99.0, None), (1.0, 1.02), (None, 0.0)])
+def test_a_part_without_frames_is_named(start, end):
+    with pytest.raises(RowError, match=r"row r: .*bikes.mp4.* s: the video of \d+ frames at 25 a second has fewer than two frames there"):
+        check_video(Media("video", path=BIKES, start=start, end=end), "r")
+
+
+@pytest.mark.parametrize("backend", ["decord", "pyav", "any"])
+def test_a_picture_can_be_a_frame_of_a_video(tmp_path, backend):
+    path = write_clip(tmp_path / "a.mp4", 60)
+    for second, level in ((0.0, 0), (0.5, 96), (0.2, 40), (1.0, 200), (2.39, 27 * 8)):
+        picture = decode_image(Media("image", path=path, start=second), "r", backend)
+        assert picture.size == (32, 24) and abs(np.asarray(picture).mean() - level) < 6
+    blurred = Media("image", path=path, start=0.5).edited(Edit("crop", boxes=((0, 0, 8, 4),)))
+    assert decode_image(blurred, "r").size == image_size(blurred, "r") == (8, 4)
+    assert image_size(Media("image", path=path, start=0.5), "r") == (32, 24)
+    with pytest.raises(RowError, match=r"a.mp4 at 2.4 s: the video ends at 2.40 s"):
+        decode_image(Media("image", path=path, start=2.4), "r", backend)
+
+
+def test_a_file_that_changes_is_opened_again(tmp_path):
+    path = write_clip(tmp_path / "a.mp4", 60)
+    before = np.asarray(decode_image(Media("image", path=path, start=0.5), "r")).mean()
+    write_clip(tmp_path / "b.mp4", 61, (40, 24)).replace(path)
+    after = decode_image(Media("image", path=path, start=0.5), "r")
+    assert abs(before - 96) < 6 and after.size == (40, 24)
+
+
+def test_a_folder_of_frames_is_a_video(tmp_path):
+    folder = write_frames(tmp_path / "frames", 30)
+    film = Media("video", path=folder, fps=3.0)
+    budget = VideoBudget(fps=1.0, min_pixels=1, factor=2)
+    for backend in ("decord", "pyav", "any"):
+        got = decode_video(film, VideoBudget(fps=1.0, min_pixels=1, factor=2, backend=backend), "r")
+        assert (got.total, got.fps, len(got.indices)) == (30, 3.0, 10)
+        assert np.abs(got.frames.mean(axis=(1, 2, 3)) - 8 * np.array(got.indices)).max() < 6
+    part = decode_video(Media("video", path=folder, fps=3.0, start=2.0, end=5.0), budget, "r")
+    assert part.indices == (6, 9, 12, 15) and np.abs(part.frames.mean(axis=(1, 2, 3)) - 8 * np.array(part.indices)).max() < 6
+    copy = write_frames(tmp_path / "elsewhere", 30)
+    assert film.id == Media("video", path=copy, fps=3.0).id != Media("video", path=copy, fps=4.0).id
+    (copy / "00007.jpg").write_bytes((copy / "00008.jpg").read_bytes())
+    assert film.file_id != Media("video", path=copy, fps=3.0).file_id
+
+
+@pytest.mark.parametrize(
+    "what, cause",
+    [
+        ("no rate", r'a folder; where it holds frames, write {"path": ..., "fps": frames a second}'),
+        ("rate of a file", "not a folder of frames, and only those need fps"),
+        ("empty", r"the folder is empty \(0 bytes\)"),
+        ("no pictures", "it has no frames"),
+        ("damaged", "its frame 00010.jpg is no picture or a damaged one"),
+        ("another size", "its frame 00010.jpg is not of 32 x 24 pixels"),
+        ("picture", "not a file"),
+    ],
+)
+def test_what_is_no_folder_of_frames_is_named(tmp_path, what, cause):
+    folder = write_frames(tmp_path / "frames", {"empty": 0, "no pictures": 0}.get(what, 10))
+    if what == "no pictures":
+        (folder / "notes.txt").write_text("x")
+    if what == "damaged":
+        (folder / "00010.jpg").write_bytes((folder / "00001.jpg").read_bytes()[:300])
+    if what == "another size":
+        Image.new("RGB", (30, 24)).save(folder / "00010.jpg")
+    path = folder / "00001.jpg" if what == "rate of a file" else folder
+    with pytest.raises(RowError, match=f"row r: .*frames.*: {cause}"):
+        if what == "picture":
+            decode_image(Media("image", path=folder), "r")
+        check_video(Media("video", path=path, fps=None if what == "no rate" else 3.0), "r")
+
+
+def test_frames_are_in_the_order_of_their_numbers(tmp_path):
+    folder = write_frames(tmp_path / "frames", 12)
+    for file in folder.iterdir():
+        file.rename(folder / f"frame_{int(file.stem)}.jpg")
+    got = decode_video(Media("video", path=folder, fps=12.0), VideoBudget(fps=12.0, min_pixels=1, factor=2), "r")
+    assert (np.diff(got.frames.mean(axis=(1, 2, 3))) > 4).all() and len(got.frames) == 12

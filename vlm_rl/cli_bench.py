@@ -13,6 +13,7 @@ import rich.console
 from rich.table import Table
 
 from data import Subset, seeded_order
+from data.files import size_of
 from data.media import decode_image
 from data.templates import render
 from data.video import decode_video
@@ -107,7 +108,7 @@ def _timed(name: str, items: Sequence[ItemT], work: Callable[[ItemT], Mapping[st
 
 def _megabytes(medium: Media) -> float:
     """Of encoded bytes."""
-    return (len(medium.data or b"") if medium.path is None else medium.path.stat().st_size) / 1e6
+    return size_of(medium) / 1e6
 
 
 def _table(title: str, stages: Sequence[Stage]) -> Table:
