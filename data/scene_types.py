@@ -5,7 +5,7 @@
 
 import random
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Literal
 
@@ -62,7 +62,7 @@ class Scene:
 
     def record(self) -> dict[str, Any]:
         """The scene as JSON, with the answer; unset attributes of things are left out."""
-        things = [{key: value for key, value in asdict(t).items() if value not in ("", None)} for t in self.things]
+        things = [{key: value for key, value in vars(t).items() if value not in ("", None)} for t in self.things]
         return {
             "version": VERSION,
             "world": self.world,

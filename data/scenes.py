@@ -37,7 +37,8 @@ def load(config: DataConfig) -> Rows:
 
     meta: "scene" (what `verify_trace` reads), "family", "level", "verifiable" (False where the answer is an open description), "boxes" (of
     the minimal evidence, pictures and charts only), "trace" and "caption" (right ones) and, where evidence can be changed so that a
-    wrong answer follows, "wrong_trace", "wrong_caption" and "wrong_answer". `config.demonstrations` adds responses. Raises UserError.
+    wrong answer follows, "wrong_trace", "wrong_caption" and "wrong_answer"; texts are graded by the rule "exact".
+    `config.demonstrations` adds responses. Raises UserError.
     """
     if config.path is not None:
         raise UserError("data.path is set but data.name is scenes, which makes its own pictures; for rows in files write data.name=jsonl")
@@ -116,6 +117,8 @@ def _meta(scene: Scene, kind: str, options: tuple[str, ...], others: list[str], 
     family = scene.query["attribute"] if scene.query["family"] == "attribute" else scene.query["family"]
     meta: dict[str, Any] = {"scene": scene.record(), "family": family, "level": scene.level}
     meta |= {"verifiable": scene.query.get("attribute") != "all", "trace": trace(scene), "caption": caption(scene)}
+    if kind == "text":
+        meta["grading"] = "exact"  # the truth is known: what merely overlaps with it ("a large red circle" for a yellow one) is wrong
     if scene.world != "clips":
         meta["boxes"] = [list(thing.box) for thing in scene.shown if thing.box]
     misled = mislead(scene, others, rng)
