@@ -67,7 +67,8 @@ def draw_order(options: Sequence[str], rng: random.Random, allow_same: bool = Fa
     while True:
         order = list(range(len(options)))
         for run in runs:
-            order[run[0] : run[0] + len(run)] = rng.sample(run, len(run)) if run else []
+            for place, old in zip(run, rng.sample(run, len(run)), strict=True):
+                order[place] = old
         if allow_same or any(options[i] != option for i, option in zip(order, options, strict=True)):
             return tuple(order)
 
