@@ -90,14 +90,17 @@ def show(
     overrides: Overrides = None,
     rows: Annotated[int, typer.Option(min=1, help="rows to show of each data set")] = 24,
     out: Annotated[Path, typer.Option(help="where to write the page")] = Path("sheet.html"),
+    views: Annotated[str, typer.Option(help="views to show beside each row; + makes one view of several")] = "",
+    severity: Annotated[int, typer.Option(min=1, max=5, help="how hard these views change pictures and frames")] = 3,
 ) -> None:
     """Write rows as a self-contained HTML page: pictures, frames of videos, prompt, options with the right one marked, answer, meta.
 
-    Example: vlm-rl data show configs/quickstart.yaml --rows 12 --out sheet.html
+    Example: vlm-rl data show configs/quickstart.yaml --rows 12 --views options_permuted,caption_wrong+image_blur
     """
     from vlm_rl import cli_data
 
-    print(cli_data.show(cli_data.load_any(config, overrides or []), config, rows, out))
+    seen = cli_data.views_of(views)
+    print(cli_data.show(cli_data.load_any(config, overrides or []), config, rows, out, seen, severity))
 
 
 @data_app.command()
