@@ -80,7 +80,7 @@ class SftRun(Run):
             return []
         spread = Subset(rows, range(0, len(rows), max(1, len(rows) // TOKENIZER_TEXTS)))
         write = render(self.config.data.template)
-        return [f"user\n{write(sample)}\nassistant\n{sample.response or ''}" for sample in spread]
+        return [f"user\n{write(sample)}\nassistant\n{sample.prefill}{sample.response or ''}" for sample in spread]
 
     @cached_property
     def trainer(self) -> SftTrainer:

@@ -17,6 +17,8 @@ from vlm_rl.asking import Asker
 from vlm_rl.cli_judges import make_judges
 from vlm_rl.cli_run import Run, carry_out
 from vlm_rl.config import TrainConfig
+from vlm_rl.engine.base import Engine
+from vlm_rl.engine.hf import HFEngine
 from vlm_rl.engine.openai import OpenAIJudge
 from vlm_rl.errors import RowError, UserError
 from vlm_rl.memory import guarded
@@ -35,7 +37,7 @@ def train(config: TrainConfig, environment: Mapping[str, str] | None = None) -> 
     update.check_names(config.algo)
     mixture = Mixture(config.rewards, config.guards.unscored_limit)
     judges = make_judges(config, environment or {})
-    mixture.check_targets(("policy", *judges))
+    mixture.check_targets(("policy", "start", *judges))
     return carry_out(config, partial(TrainRun, mixture=mixture, judges=judges))
 
 
@@ -62,12 +64,17 @@ class TrainRun(Run):
 
     @cached_property
     @guarded("load")
-    def reference(self) -> Policy | None:
-        """The frozen starting model, only when a KL term asks for it."""
-        if self.config.algo.kl_weight == 0:
-            return None
+    def start(self) -> Policy:
+        """The starting model, frozen: a second copy in memory, made only when a KL term or a reward asks for it."""
         model = models.load_model(self.config.model, self.chat, seed=self.config.seed).requires_grad_(False)
         return Policy(model, self.chat.visual_ids, self.config.model.attention)
+
+    @cached_property
+    def engines(self) -> Mapping[str, Engine]:
+        """Whom rewards can ask: the policy as it is, and the model it started from where one of them does."""
+        rollout, budget = self.config.rollout, self.config.train.token_budget
+        asked = {"start"} & self.mixture.targets
+        return {"policy": self.engine} | {name: HFEngine(self.start, self.chat, rollout.batch_size, budget) for name in asked}
 
     @cached_property
     def trainer(self) -> Trainer:
@@ -75,8 +82,8 @@ class TrainRun(Run):
         sampling = Sampling(rollout.max_new_tokens, rollout.temperature, rollout.stop)
         limits = update.Limits(sampling.temperature, config.train.token_budget, sampling.max_new_tokens, config.train.updates_per_rollout)
         plan = Plan(config.seed, config.train.steps, rollout.group_size, sampling, guards.parity_every, guards.parity_limit)
-        updater = update.Updater(self.policy, self.optimiser, config.algo, limits, self.reference)
-        ask = guarded("generate")(Asker({"policy": self.engine}, self.chat, judges=self.judges))
+        updater = update.Updater(self.policy, self.optimiser, config.algo, limits, self.start if config.algo.kl_weight else None)
+        ask = guarded("generate")(Asker(self.engines, self.chat, judges=self.judges))
         return Trainer(plan, self.prompts, self.engine, ask, self.mixture, updater, Hooks(self.log, self.evaluate, self.save))
 
     def prompts(self, step: int) -> list[Prompt]:
