@@ -1,7 +1,8 @@
 """Views: pure, seeded changes of a Sample, by name. Rewards, stress tests and training-time augmentation share them.
 
-A view changes what is shown or said, never what is right: it keeps the row's id, and gold answers follow their options. Views of text load
-no image library, and no view decodes pictures or runs a model: pixels are changed when a medium is decoded (`data.edits`).
+A view keeps the row's id and gold answer, which follows its option: where the evidence is taken away or turned round (image_swapped,
+frames_reversed), the gold answer is what the row had and no longer what is shown. Views of text load no image library, and no view decodes
+pictures or runs a model: pixels are changed when a medium is decoded (`data.edits`).
 """
 
 import importlib
