@@ -28,6 +28,8 @@ app = typer.Typer(
 )
 data_app = typer.Typer(no_args_is_help=True, help="Look at data before training on it.")
 app.add_typer(data_app, name="data")
+make_app = typer.Typer(no_args_is_help=True, help="Write data of our own to disk, for this or any other program.")
+data_app.add_typer(make_app, name="make")
 lab_app = typer.Typer(no_args_is_help=True, help="Servers for experiments whose truth is known.")
 app.add_typer(lab_app, name="lab")
 
@@ -132,6 +134,23 @@ def judge(
     from vlm_rl import cli_lab
 
     cli_lab.judge(kind, noise, hack, port, seed, lambda line: print(line, flush=True))
+
+
+@make_app.command("scenes")
+def make_scenes(
+    out: Annotated[Path, typer.Option(help="a new or empty directory, or one that the same command began to fill")],
+    world: Annotated[list[str] | None, typer.Option(help="pictures (the default), charts or clips; may be repeated")] = None,
+    split: Annotated[str, typer.Option(help="train, test, test_pairs (unseen pairs) or test_more (one shape more)")] = "train",
+    count: Annotated[int, typer.Option(help="rows of each world")] = 1000,
+    seed: Annotated[int, typer.Option(help="other rows for other seeds")] = 0,
+) -> None:
+    """Write generated scenes with their exact truth: rows.jsonl, PNG and mp4 files, and a README. Goes on where it stopped.
+
+    Example: vlm-rl data make scenes --world pictures --world clips --split train --count 1000 --out scenes
+    """
+    from vlm_rl import cli_data
+
+    print(cli_data.make_scenes(world or ["pictures"], split, count, seed, out))
 
 
 @app.command()

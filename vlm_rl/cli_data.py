@@ -14,6 +14,7 @@ from data.check import check_rows
 from data.contact_sheet import Sheet, cards_of, write_sheets
 from data.mixture import shares_of
 from data.problems import summary
+from data.scene_export import export
 from data.split import overlap
 from data.templates import render
 from data.views import Draw, View, compose
@@ -93,6 +94,12 @@ def show(config: AnyConfig, title: str, count: int, out: Path, views: Mapping[st
             cards = cards_of(source.rows, drawn, write, lambda done, total: console.phase("drawing rows", done, total), changes)
             sheets.append(Sheet(source.key, _facts(source, len(drawn)), cards))
     return write_sheets(out, title, sheets)
+
+
+def make_scenes(worlds: Sequence[str], split: str, count: int, seed: int, out: Path) -> Path:
+    """Write generated scenes under `out` and return the path of their rows."""
+    with Console(0) as console:
+        return export(worlds, split, count, seed, out, lambda done, total: console.phase("writing rows", done, total))
 
 
 def views_of(text: str) -> dict[str, View]:
