@@ -142,7 +142,7 @@ def test_what_cannot_be_written_is_refused_and_nothing_is_touched(tmp_path: Path
 
 
 def test_the_command(tmp_path: Path):
-    asked = "--world charts --split test_pairs --count 3 --seed 2".split()
+    asked = ["--world", "charts", "--split", "test_pairs", "--count", "3", "--seed", "2"]
     run = CliRunner().invoke(app, ["data", "make", "scenes", *asked, "--out", str(tmp_path)])
     assert run.exit_code == 0 and run.output.strip().replace("\n", "") == str(tmp_path / "rows.jsonl")
     assert [row.id for row in read(tmp_path / "rows.jsonl")] == [f"charts-v1-test_pairs-2-{i}" for i in range(3)]
