@@ -75,7 +75,7 @@ class LabJudge:
             return Verdict(f"{CANNOT}: {'no such item' if item else 'the prompt has no line such as Item: pictures-v1-train-0-7'}.")
         if "<choice>" in tail:
             return self._choose(prompt, sample)
-        trace = section(prompt, "trace") or section(prompt, "response")
+        trace = next((text for name in ("trace", "response") if (text := section(prompt, name)) is not None), None)
         if trace is None:
             return Verdict(f"{CANNOT}: there is no trace between delimiters.")
         if "<score>" in tail:

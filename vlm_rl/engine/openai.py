@@ -28,6 +28,7 @@ logger = logging.getLogger(__name__)
 Pictures = Callable[[Media, str], Sequence[bytes]]
 
 KEPT_MEDIA = 16
+LEAST_IN_A_ROW = 4
 MOST_ALTERNATIVES = 20
 # Parameters that some servers refuse, and what is sent in their stead: the same under another name, or nothing.
 _REFUSABLE: Mapping[str, str | None] = {"max_tokens": "max_completion_tokens", "top_logprobs": None, "logprobs": None, "seed": None}
@@ -74,7 +75,7 @@ class OpenAIJudge:
     def answer(self, queries: Sequence[Generate], progress: Progress | None = None) -> list[Reply]:
         """One reply per query, in order. Equal questions are asked once, at most `max_concurrency` at a time.
 
-        When that many questions in a row were given up because the server did not answer, the rest of the call is given up too.
+        When that many questions in a row (but no fewer than LEAST_IN_A_ROW) got nothing out of the server, the rest is given up.
         """
         keys = [self._key(query) for query in queries]
         replies = {key: reply for key in dict.fromkeys(keys) if (reply := self.cache.get(key)) is not None}
@@ -127,12 +128,14 @@ class OpenAIJudge:
             logger.warning("judge '%s': %d of %d questions unanswered: %s", self.endpoint.name, len(failed), len(replies), failed[0].error)
 
     def _ask(self, query: Generate, outage: _Outage) -> Reply:
-        if outage.in_a_row >= self.endpoint.max_concurrency:
+        if outage.in_a_row >= max(LEAST_IN_A_ROW, self.endpoint.max_concurrency):
             return Reply(error=f"given up after {outage.in_a_row} questions in a row without an answer; the last: {outage.reason}")
         try:
             body = self._body(query)
         except RowError as error:
             return Reply(error=error.reason)
+        except OSError as error:  # a medium's file has gone
+            return Reply(error=f"{error.filename}: {error.strerror}")
         try:
             reply = self._sent(body)
         except Unanswered as error:
@@ -195,7 +198,7 @@ class OpenAIJudge:
         limits = [sampling.max_new_tokens, sampling.temperature, sampling.stop, sampling.alternatives, seed]
         try:
             media = [medium.id for medium in query.sample.media]
-        except OSError as error:  # the file has gone; asking says so
+        except OSError as error:  # asking says what is wrong
             media = [repr(error)]
         content = [self.endpoint.url, self.endpoint.model, query.sample.question, media, limits]
         return hashlib.sha256(json.dumps(content).encode()).hexdigest()
