@@ -1,8 +1,10 @@
 """What a reward is: it asks questions and scores rollouts. It does no input or output, knows no step and holds no engine."""
 
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, ClassVar
 
+from vlm_rl.config import RewardConfig
 from vlm_rl.types import Group, Query, Reply, RewardResult, Rollout
 
 Rounds = Generator[Sequence[Query], Sequence[Reply], Sequence[RewardResult]]
@@ -12,11 +14,18 @@ class Reward:
     """Base class. A reward needs only `score`; one that asks adds `ask`; one that needs several rounds writes `rounds` instead.
 
     `range` declares the least and the greatest value; a declared range is held to at run time. `targets` says whom its questions go to,
-    where that is known when it is made, so that one that is not there is named before anything loads.
+    where that is known when it is made, so that one that is not there is named before anything loads. `edge` is the most by which it can
+    lift a wrong answer above a right one, where that is less than the width of its range. `kinds` says which kind of judge
+    (`judges.NAME.kind`) a target must be, where it is no chat model.
     """
 
     range: ClassVar[tuple[float, float]] = (0.0, 1.0)
     targets: Sequence[str] = ()
+    edge: float | None = None
+    kinds: Mapping[str, str] = MappingProxyType({})
+
+    def check(self, label: str, rewards: Mapping[str, "Reward"], configs: Mapping[str, RewardConfig]) -> None:
+        """Raises UserError when this reward, called `label`, does not go together with the others of the config."""
 
     def ask(self, group: Group) -> Sequence[Query]:
         """What must be known before scoring; the replies come in the same order."""

@@ -61,6 +61,8 @@ class Mixture:
         self.unscored_limit = unscored_limit
         combining.check(configs)
         self.rewards: dict[str, Reward] = make_rewards(configs)
+        for label, reward in self.rewards.items():
+            reward.check(label, self.rewards, configs)
 
     @property
     def targets(self) -> set[str]:
@@ -117,8 +119,8 @@ class Mixture:
         return metrics(scored)
 
     def ordering_warning(self) -> str | None:
-        """A text when the other rewards together can lift a wrong answer to a right one's total, by declared ranges ((0, 1) otherwise) and
-        the least favourable weights over the schedules; None when they cannot, or when no reward is `accuracy`."""
+        """A text when the other rewards together can lift a wrong answer to a right one's total, by declared edges or ranges ((0, 1)
+        otherwise) and the least favourable weights over the schedules; None when they cannot, or when no reward is `accuracy`."""
         spans: dict[str, float] = {}
         right = 0.0
         has_accuracy = False
@@ -128,7 +130,8 @@ class Mixture:
             if (config.use or label) in ("accuracy", REWARDS["accuracy"]):
                 has_accuracy, right = True, right + least * (high - low)
             else:
-                spans[label] = max(abs(least), abs(most)) * (high - low)
+                edge = self.rewards[label].edge
+                spans[label] = max(abs(least), abs(most)) * (high - low if edge is None else edge)
         if not has_accuracy or sum(spans.values()) < right or not any(spans.values()):
             return None
         listed = ", ".join(f"{label} {span:g}" for label, span in spans.items() if span)

@@ -48,13 +48,17 @@ class HFEngine:
 
     @torch.no_grad()
     def score(self, requests: Sequence[ScoreRequest]) -> list[tuple[float, ...]]:
-        items = [Item(r.prompt, (r.continuation_ids,), (i,)) for i, r in enumerate(requests) if r.continuation_ids]
+        same: dict[int, list[int]] = {}  # continuations of one prompt object share its forward
+        for i, request in enumerate(requests):
+            if request.continuation_ids:
+                same.setdefault(id(request.prompt), []).append(i)
+        items = [Item(requests[w[0]].prompt, tuple(requests[i].continuation_ids for i in w), tuple(w)) for w in same.values()]
         scores: list[tuple[float, ...]] = [()] * len(requests)
         for batch in split(items, self.token_budget):
             row = self.policy.pack(batch)
             logprobs = self.policy(row).logprob_T
-            for item in batch:
-                scores[item.rollouts[0]] = tuple(logprobs[row.rollout_T == item.rollouts[0]].tolist())
+            for i in (index for item in batch for index in item.rollouts):
+                scores[i] = tuple(logprobs[row.rollout_T == i].tolist())
         return scores
 
     def load_weights(self, weights: Iterable[tuple[str, Any]]) -> None:
