@@ -101,7 +101,7 @@ def _decoded(medium: Media, row: str, backend: Backend) -> Found:
     try:
         if medium.kind == "video":
             return check_video(medium, row, backend)
-        picture = decode_image(medium, row)
+        picture = decode_image(medium, row, backend)
         return Outline(picture.height, picture.width)
     except RowError as error:
         return error.reason

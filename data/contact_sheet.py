@@ -18,12 +18,13 @@ from jinja2 import Environment, FileSystemLoader
 from PIL import Image, ImageDraw
 
 from data.boxes import fitted
-from data.media import decode_image, name_of, strip_png, thumbnail_png
+from data.files import name_of
+from data.media import decode_image, strip_png, thumbnail_png
 from data.rows import Rows
 from data.video import THUMBNAIL, decode_video
 from data.views import NotApplicable
 from vlm_rl.errors import RowError
-from vlm_rl.types import LETTERS, Box, Media, Sample
+from vlm_rl.types import LETTERS, Backend, Box, Media, Sample
 
 _LONGEST_TEXT = 4000
 _LONGEST_META = 300
@@ -82,15 +83,20 @@ class Sheet:
 
 
 def cards_of(
-    rows: Rows, indices: Sequence[int], write: Callable[[Sample], str], progress: Callable[[int, int], None], views: Changes | None = None
+    rows: Rows,
+    indices: Sequence[int],
+    write: Callable[[Sample], str],
+    progress: Callable[[int, int], None],
+    views: Changes | None = None,
+    backend: Backend = "any",
 ) -> tuple[Card, ...]:
     """The rows at `indices` and what `views` make of them, prompts as `write` words them. `progress` gets (rows done, rows)."""
     cards = []
     for done, index in enumerate(indices, start=1):
         try:
             sample = rows[index]
-            seen = tuple(_viewed(sample, name, change, write) for name, change in (views or {}).items())
-            cards.append(replace(_card(sample, write), views=seen))
+            seen = tuple(_viewed(sample, name, change, write, backend) for name, change in (views or {}).items())
+            cards.append(replace(_card(sample, write, backend), views=seen))
         except RowError as error:
             cards.append(Card(error.row_id, problem=error.reason))
         progress(done, len(indices))
@@ -110,25 +116,25 @@ def write_sheets(path: Path, title: str, sheets: Sequence[Sheet]) -> Path:
     return path
 
 
-def _viewed(sample: Sample, name: str, change: Callable[[Sample], Sample], write: Callable[[Sample], str]) -> Card:
+def _viewed(sample: Sample, name: str, change: Callable[[Sample], Sample], write: Callable[[Sample], str], backend: Backend) -> Card:
     """A view of the row; of its meta only what the view changed."""
     try:
         seen = change(sample)
         meta = {key: value for key, value in seen.meta.items() if key not in sample.meta or sample.meta[key] != value}
-        return replace(_card(seen, write), view=name, meta=_meta(meta))
+        return replace(_card(seen, write, backend), view=name, meta=_meta(meta))
     except NotApplicable as error:
         return Card(error.row_id, name, note=f"does not apply: {error.reason}")
     except RowError as error:
         return Card(error.row_id, name, problem=error.reason)
 
 
-def _card(sample: Sample, write: Callable[[Sample], str]) -> Card:
+def _card(sample: Sample, write: Callable[[Sample], str], backend: Backend) -> Card:
     gold = sample.answer.split(",")
     return Card(
         id=sample.id,
         kind=sample.kind,
         prompt=_cut(write(sample), _LONGEST_TEXT),
-        pictures=tuple(_picture(medium, sample) for medium in sample.media),
+        pictures=tuple(_picture(medium, sample, backend) for medium in sample.media),
         options=tuple((letter, option, letter in gold) for letter, option in zip(LETTERS, sample.options, strict=False)),
         answer=_cut(sample.answer, _LONGEST_TEXT),
         response=_cut(sample.response or "", _LONGEST_TEXT),
@@ -137,16 +143,16 @@ def _card(sample: Sample, write: Callable[[Sample], str]) -> Card:
     )
 
 
-def _picture(medium: Media, sample: Sample) -> Picture:
+def _picture(medium: Media, sample: Sample, backend: Backend) -> Picture:
     row = sample.id
     name = Path(name_of(medium)).name if medium.path is not None else name_of(medium)
     try:
         if medium.kind == "image":
-            image = decode_image(medium, row)
+            image = decode_image(medium, row, backend)
             caption = f"{name}, {image.width}\N{MULTIPLICATION SIGN}{image.height}"
             caption += _draw_boxes(image, sample) if len(sample.media) == 1 else ""
             return Picture("image", caption, (_url(thumbnail_png(image, _SIDE)),))
-        clip = decode_video(medium, THUMBNAIL, row)
+        clip = decode_video(medium, replace(THUMBNAIL, backend=backend), row)
         seconds = clip.total / clip.fps if clip.fps else 0.0
         return Picture("video", f"{name}, {clip.total} frames, {seconds:.1f} s", _strips(clip.frames))
     except RowError as error:

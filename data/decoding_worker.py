@@ -38,7 +38,12 @@ class Decord:
     def __init__(self, source: Any):
         import decord
 
-        self.reader = decord.VideoReader(source, num_threads=1)
+        try:
+            self.reader = decord.VideoReader(source, num_threads=1)
+        except decord.DECORDError as error:
+            if "st_nb" in str(error):  # its words for there being no stream that it has a decoder for
+                raise Unreadable("it has no video stream that decord can decode; for AV1 write model.video_backend=pyav") from None
+            raise
         self.total, self.fps = len(self.reader), float(self.reader.get_avg_fps())
         self.height, self.width = self.reader[0].shape[:2] if self.total else (0, 0)
 

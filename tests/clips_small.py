@@ -19,10 +19,10 @@ def clip(path: Path) -> Media:
     return Media("video", path=path)
 
 
-def write_clip(path: Path, frames: int, size: tuple[int, int] = (32, 24), rate: int = 25, **options: str) -> Path:
+def write_clip(path: Path, frames: int, size: tuple[int, int] = (32, 24), rate: int = 25, codec: str = "mpeg4", **options: str) -> Path:
     """Frame i is of grey level 8 x (i % 32), in the container that the name says."""
     with av.open(str(path), "w", options=options) as container:
-        stream = container.add_stream("mpeg4", rate=rate)
+        stream = container.add_stream(codec, rate=rate)
         stream.width, stream.height, stream.pix_fmt = *size, "yuv420p"
         stream.codec_context.gop_size = 12
         container.start_encoding()

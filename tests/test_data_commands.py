@@ -5,6 +5,7 @@ import re
 from pathlib import Path
 
 import pytest
+from clips_small import write_clip
 from PIL import Image
 from runs_small import train_config
 
@@ -178,3 +179,13 @@ def test_problems_have_kinds(reason: str, kind: str):
 def test_a_summary_counts_the_frequent_first():
     errors = [RowError("a", "id is used twice"), RowError("b", "x: no such file"), RowError("c", "y: no such file")]
     assert summary(errors) == [("media file missing", 2, "b"), ("id used twice", 1, "a")]
+
+
+@pytest.mark.parametrize("backend, problems", [("decord", 1), ("pyav", 0)])
+def test_videos_are_looked_at_through_the_models_decoder(tmp_path: Path, backend: str, problems: int):
+    write_clip(tmp_path / "av1.mkv", 12, (64, 64), codec="libsvtav1")
+    row = {"id": "v", "question": "What moves?", "videos": ["av1.mkv"], "answer": "it", "kind": "text"}
+    path = str(sft(tmp_path, row, model={"path": "nowhere", "video_backend": backend}))
+    assert cli_data.check(cli_data.load_any(path, []), 0) == problems
+    page = cli_data.show(cli_data.load_any(path, []), "t", 1, tmp_path / "sheet.html").read_text()
+    assert ("model.video_backend=pyav" in page) == bool(problems)

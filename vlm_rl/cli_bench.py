@@ -80,7 +80,7 @@ def _decoding(samples: Sequence[Sample], chat: Chat, console: Console) -> list[S
     owned = [(medium, sample.id) for sample in samples for medium in sample.media]
 
     def image(pair: Owned) -> Mapping[str, float]:
-        picture = decode_image(*pair)
+        picture = decode_image(*pair, chat.look.budget.backend)
         return {"images": 1, "MB": _megabytes(pair[0]), "megapixels": picture.width * picture.height / 1e6}
 
     def video(pair: Owned) -> Mapping[str, float]:

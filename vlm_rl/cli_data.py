@@ -2,7 +2,8 @@
 
 import itertools
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import rich.console
@@ -17,13 +18,14 @@ from data.problems import summary
 from data.scene_export import export
 from data.split import overlap
 from data.templates import render
+from data.video import THUMBNAIL
 from data.views import Draw, View, compose
 from rewards import grading
 from vlm_rl.config import DataConfig, SftConfig, TrainConfig, project_path
 from vlm_rl.config_eval import EvalConfig
 from vlm_rl.console import Console
 from vlm_rl.loading import load, read_tree
-from vlm_rl.types import Sample
+from vlm_rl.types import Backend, Sample
 
 AnyConfig = TrainConfig | SftConfig | EvalConfig
 
@@ -61,7 +63,8 @@ def check(config: AnyConfig, most: int) -> int:
     opened = sources(config)
     for source in opened:
         with Console(0) as console:
-            errors = check_rows(source.rows, grading.gold_problem, lambda done, total: console.phase("checking rows", done, total))
+            phase, budget = partial(console.phase, "checking rows"), replace(THUMBNAIL, backend=_backend(config))
+            errors = check_rows(source.rows, grading.gold_problem, phase, budget=budget)
             for error in errors[: most or None]:
                 console.message(str(error))
         if most and len(errors) > most:
@@ -91,7 +94,7 @@ def show(config: AnyConfig, title: str, count: int, out: Path, views: Mapping[st
             write = render(config.data.template)
             draw = Draw(source.config.seed, severity, source.rows)
             changes = {name: _drawn(view, draw) for name, view in (views or {}).items()}
-            cards = cards_of(source.rows, drawn, write, lambda done, total: console.phase("drawing rows", done, total), changes)
+            cards = cards_of(source.rows, drawn, write, partial(console.phase, "drawing rows"), changes, _backend(config))
             sheets.append(Sheet(source.key, _facts(source, len(drawn)), cards))
     return write_sheets(out, title, sheets)
 
@@ -106,6 +109,11 @@ def views_of(text: str) -> dict[str, View]:
     """The views that --views names: "image_blur,options_permuted+image_blur" are two, the second made of two. Raises UserError."""
     names = [name.strip() for name in text.split(",") if name.strip()]
     return {name: compose([part.strip() for part in name.split("+")], "--views") for name in names}
+
+
+def _backend(config: AnyConfig) -> Backend:
+    """The decoder that the model will see videos through; any will do where there is no model yet."""
+    return config.model.video_backend if config.model else "any"
 
 
 def _drawn(view: View, draw: Draw) -> Callable[[Sample], Sample]:

@@ -95,8 +95,8 @@ def make_chat(config: TrainConfig | SftConfig, texts: Iterable[str] = (), checkp
     model = config.model
     if checkpoint_path is not None:
         model = model.model_copy(update={"path": str(checkpoint_path), "scratch": None})
-    clips = partial(decode_video, seconds=model.decode_timeout_s)
-    return Chat(models.load_processor(model, texts), config.model, render(config.data.template), decode_image, clips)
+    pictures, clips = partial(decode_image, backend=model.video_backend), partial(decode_video, seconds=model.decode_timeout_s)
+    return Chat(models.load_processor(model, texts), config.model, render(config.data.template), pictures, clips)
 
 
 def resume_point(run_dir: Path) -> tuple[Path | None, int]:
