@@ -48,7 +48,7 @@ class VisualProcessor:
     @cached_property
     def settings(self) -> dict[str, int]:
         """By kind, a hash of all that the tensors depend on beside the medium."""
-        image = (repr(self.processor.image_processor), self.image_size)
+        image = (repr(self.processor.image_processor), self.image_size, self.config.video_backend)  # a picture may be a frame of a video
         video = (repr(self.processor.video_processor), sorted(asdict(self.budget).items()))
         common = (type(self.processor).__name__, transformers.__version__)
         return {"image": stable_hash(common, image), "video": stable_hash(common, video)}
