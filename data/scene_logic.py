@@ -222,8 +222,10 @@ def direction(before: Box, after: Box) -> str | None:
 
 def _turned(query: Query, facts: Facts) -> str | None:
     """{target}: the colour of the shape when it is seen last, if it was seen in another before."""
-    seen = sorted((t for t in select(facts.things, query["target"]) if t.time is not None), key=lambda t: t.time or 0)
-    return seen[-1].colour or None if len({t.colour for t in seen}) > 1 else None
+    seen = [t for t in select(facts.things, query["target"]) if t.time is not None]
+    end = max((t.time for t in seen if t.time is not None), default=None)
+    last, before = _one([t.colour for t in seen if t.time == end]), {t.colour for t in seen if t.time != end}
+    return last if last and before - {last, ""} else None
 
 
 def _when(query: Query, facts: Facts) -> str | None:

@@ -31,15 +31,24 @@ def caption(scene: Scene, things: Sequence[Thing] | None = None) -> str:
 
 
 def mislead(scene: Scene, wrong: Sequence[str], rng: random.Random) -> tuple[tuple[Thing, ...], str] | None:
-    """Evidence changed so that one of the `wrong` answers follows, and that answer; None when no change that was tried leads there."""
+    """Evidence changed so that one of the `wrong` answers follows (any wrong one when none are listed), and that answer.
+
+    None when no change that was tried leads there.
+    """
     for _ in range(TRIES):
         things = list(scene.shown) or [_invented(scene.query)]
         for _ in range(rng.randint(1, 2)):
-            things = sorted(_changed(scene, things, rng), key=lambda t: t.time or 0)
+            things = _in_order(scene.query, _changed(scene, things, rng))
         follows = answer(scene.query, _facts(tuple(things)))
-        if follows in wrong:
-            return tuple(things), str(follows)
+        if follows is not None and (follows in wrong if wrong else follows != scene.gold):
+            return tuple(things), follows
     return None
+
+
+def _in_order(query: Query, things: list[Thing]) -> list[Thing]:
+    """As right traces have them: by second, and from left to right unless two things are spoken of in the question's order."""
+    free = query["family"] in ("count", "extreme")
+    return sorted(things, key=lambda t: (t.time or 0, t.box if t.box and free else ()))
 
 
 def _facts(things: tuple[Thing, ...]) -> Facts:
@@ -52,12 +61,14 @@ def _invented(query: Query) -> Thing:
 
 
 def _changed(scene: Scene, things: list[Thing], rng: random.Random) -> list[Thing]:
-    """One thing with an attribute or its place changed, two that change places, or, where they are counted, one fewer."""
+    """One thing with an attribute or its place changed, two that change places, or, where they are counted, one fewer or more."""
     i = rng.randrange(len(things))
-    kinds = ["attribute", "move", *(["exchange"] if len(things) > 1 else [])]
-    kind = rng.choice([*kinds, "drop"] if scene.query["family"] == "count" and len(things) > 1 else kinds)
+    counted, several = scene.query["family"] == "count", len(things) > 1
+    kind = rng.choice(["attribute", "move", *["exchange"] * several, *["drop"] * (counted and several), *["add"] * counted])
     if kind == "drop":
         return things[:i] + things[i + 1 :]
+    if kind == "add":
+        return [*things, moved(things[i], scene.canvas, rng)]
     if kind == "exchange":
         j = (i + 1) % len(things)
         a, b = things[i], things[j]

@@ -184,6 +184,8 @@ ANSWERS = [
     (TURNED, Facts((at(0), at(3, "blue"))), "blue"),
     (TURNED, Facts((at(3, "blue"), at(0))), "blue"),
     (TURNED, Facts((at(0), at(3))), None),
+    (TURNED, Facts((at(0), at(0, "blue"))), None),
+    (TURNED, Facts((at(0), at(3), at(3, "blue"))), None),
     (WHEN, Facts((at(3), at(2))), "2"),
     (WHEN, Facts((at(3, "blue"),)), None),
     (WHEN, Facts((Thing("red", "circle"),)), None),

@@ -159,6 +159,13 @@ def test_rows_pass_the_check(world: str, split: str):
     assert check_rows(load(config=world, split=split, limit=120), grading.gold_problem) == []
 
 
+@pytest.mark.parametrize(("world", "count"), [("pictures", 400), ("charts", 400), ("clips", 80)])
+def test_most_rows_have_a_wrong_trace(world: Any, count: int):
+    rows = [make(world, "train", 6, index) for index in range(count)]
+    assert sum("wrong_trace" in row.meta for row in rows) > 0.85 * count
+    assert all(("wrong_trace" in row.meta) == ("wrong_caption" in row.meta) == ("wrong_answer" in row.meta) for row in rows)
+
+
 @pytest.mark.parametrize("world", WORLDS)
 def test_meta_is_json_and_gives_the_scene_back(world: Any):
     for index in range(60 if world != "clips" else 20):
