@@ -48,7 +48,36 @@ def told(sample: Sample) -> str:
     return digest(json.dumps(fields, sort_keys=True).encode())
 
 
-GOLDEN = {}  # id -> what is told, what is drawn (of clips see test_data_scene_clips); new values are a new VERSION
+# id -> what is told, what is drawn (of clips see test_data_scene_clips); new values are a new VERSION
+GOLDEN: dict[str, tuple[str, str]] = {
+    "pictures-v1-train-0-0": ("9e32a0d27e6a", "bbe2664872a9"),
+    "pictures-v1-train-0-1": ("6783126bbb77", "eb4613f1e4c9"),
+    "pictures-v1-train-0-1999": ("e125939a4526", "9ef5ccafb7c5"),
+    "pictures-v1-test-0-0": ("d9a999600bf4", "37f72503d85d"),
+    "pictures-v1-test-0-7": ("044357fbae2a", "1af87050af14"),
+    "pictures-v1-test_pairs-0-0": ("9669cd7ab555", "e5369154fe81"),
+    "pictures-v1-test_pairs-0-7": ("9a3c763b720f", "8c95902c1ce8"),
+    "pictures-v1-test_more-0-0": ("437d9382c436", "70b6f139099a"),
+    "pictures-v1-test_more-0-7": ("1ddb09ab1e6a", "3e57c14bc268"),
+    "charts-v1-train-0-0": ("5197ad0d7cd1", "db980d1f30c5"),
+    "charts-v1-train-0-1": ("4867a092bd3c", "91ec3cb53054"),
+    "charts-v1-train-0-1999": ("cb5d00609a96", "1b590c8e5021"),
+    "charts-v1-test-0-0": ("a1f5146c318e", "311c371166d3"),
+    "charts-v1-test-0-7": ("a82d06d06032", "55629688d622"),
+    "charts-v1-test_pairs-0-0": ("c067a8433b22", "f9ef1261943a"),
+    "charts-v1-test_pairs-0-7": ("1267d6285f97", "a6e25bebda84"),
+    "charts-v1-test_more-0-0": ("26af7d051116", "0a9daebba36b"),
+    "charts-v1-test_more-0-7": ("c18078581a05", "285790e1da6f"),
+    "clips-v1-train-0-0": ("9aaba123804c", ""),
+    "clips-v1-train-0-1": ("33a004b1d2a3", ""),
+    "clips-v1-train-0-1999": ("9d642391aae8", ""),
+    "clips-v1-test-0-0": ("2a66eccad567", ""),
+    "clips-v1-test-0-7": ("27507d0ac7d1", ""),
+    "clips-v1-test_pairs-0-0": ("85937974aadc", ""),
+    "clips-v1-test_pairs-0-7": ("9d283cbf5288", ""),
+    "clips-v1-test_more-0-0": ("ebd942dba73a", ""),
+    "clips-v1-test_more-0-7": ("66b12934c405", ""),
+}
 
 
 @pytest.mark.parametrize("row_id", GOLDEN)
