@@ -81,10 +81,11 @@ def _turned(rng: random.Random, look: Look) -> Look:
 
 
 def _sightings(tracks: list[Path]) -> tuple[Thing, ...]:
+    """By second, and of one second from left to right as they lie at the end."""
     return tuple(
         Thing(look[0], look[1], box=box, time=second)
         for second in range(SECONDS)
-        for path in tracks
+        for path in sorted(tracks, key=lambda path: path[SECONDS * FPS - 1][1])
         if second * FPS in path
         for look, box in [path[second * FPS]]
     )

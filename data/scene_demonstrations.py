@@ -7,6 +7,9 @@ Each share is a row's own chance, drawn by its id:
 - loose_box: the box of one thing lies elsewhere.
 - direct: an answer without a trace, after an empty one was given.
 - crop: the picture is replaced by what lies in the boxes of the evidence, and answered directly, where such crops can show the answer.
+- read: no picture; a conclusion, any option's, is given, and only the answer that it names is written.
+- follow: the trace is given, in half of the rows a false one, and only the answer that it concludes is written.
+- tour: the question becomes how many things there are, and the trace names every one: the densest lesson in seeing.
 - caption: the right caption stands before the question, and is relied on.
 """
 
@@ -15,14 +18,15 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from data.scene_logic import Thing
-from data.scene_types import Scene, scene_from
+from data.scene_types import Scene, question, scene_from
 from data.scene_writing import altered, moved, trace
 from data.views import Draw, apply
+from data.views_text import OPEN_THINK
 from vlm_rl.errors import UserError, unknown
 from vlm_rl.seeds import stable_hash
 from vlm_rl.types import LETTERS, Sample
 
-SHARES = ("letter_a", "wrong_conclusion", "false_claim", "loose_box", "direct", "crop", "caption")
+SHARES = ("letter_a", "wrong_conclusion", "false_claim", "loose_box", "direct", "crop", "read", "follow", "tour", "caption")
 CROPS_TELL = ("colour", "shape", "count")
 
 
@@ -40,6 +44,12 @@ def demonstrated(sample: Sample, shares: Mapping[str, float]) -> Sample:
     rng = random.Random(stable_hash("demonstration", sample.id))
     chosen = {key for key in SHARES if rng.random() < shares.get(key, 0.0)}
     scene = scene_from(sample.meta["scene"])
+    if "tour" in chosen:
+        return _tour(sample, scene)
+    if "read" in chosen and sample.options:
+        return _read(sample, rng)
+    if "follow" in chosen:
+        return _follow(sample, rng)
     cropped = "crop" in chosen and bool(sample.meta.get("boxes")) and sample.meta["family"] in CROPS_TELL
     if cropped or "direct" in chosen:
         views = ["boxes_cropped"] if cropped else []
@@ -49,6 +59,26 @@ def demonstrated(sample: Sample, shares: Mapping[str, float]) -> Sample:
     said = trace(scene, _evidence(scene, chosen, rng), conclusion)
     asked = apply(["caption_right"], sample, Draw(0)) if "caption" in chosen else sample
     return replace(asked, response=f"<think>{said}</think><answer>{_letter(sample, answer, chosen)}</answer>")
+
+
+def _read(sample: Sample, rng: random.Random) -> Sample:
+    option = rng.randrange(len(sample.options))
+    prefill = f"{OPEN_THINK}The answer is {sample.options[option]}."
+    return replace(sample, media=(), prefill=prefill, answer=LETTERS[option], response=f"</think><answer>{LETTERS[option]}</answer>")
+
+
+def _follow(sample: Sample, rng: random.Random) -> Sample:
+    wrong = sample.meta.get("wrong_answer") if rng.random() < 0.5 else None
+    asked = apply(["think_right" if wrong is None else "think_wrong"], sample, Draw(0))
+    return replace(asked, response=f"</think><answer>{sample.answer if wrong is None else wrong}</answer>")
+
+
+def _tour(sample: Sample, scene: Scene) -> Sample:
+    query = {"family": "count", "target": {"shape": "bar" if scene.world == "charts" else "shape"}}
+    query |= {"time": max(t.time or 0 for t in scene.things)} if scene.world == "clips" else {}
+    whole = replace(scene, query=query, evidence=tuple(range(len(scene.things))))
+    response = f"<think>{trace(whole)}</think><answer>{whole.gold}</answer>"
+    return replace(sample, question=question(query), options=(), answer=whole.gold, kind="number", response=response)
 
 
 def _evidence(scene: Scene, chosen: set[str], rng: random.Random) -> list[Thing]:

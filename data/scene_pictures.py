@@ -169,9 +169,14 @@ _PICTURE_FAMILIES: dict[str, Callable[[random.Random, str], Scene | None]] = {
 
 
 def ground(rng: random.Random, side: int) -> Image.Image:
-    """A light patchwork of greys, by which two pictures of the same shapes still differ: no picture is in two splits."""
-    greys = bytes(rng.randrange(228, 253) for _ in range(PATCHES**2))
-    return Image.frombytes("L", (PATCHES, PATCHES), greys).resize((side, side), Image.Resampling.NEAREST).convert("RGB")
+    """A light patchwork, by which two pictures of the same shapes still differ: no picture is in two splits.
+
+    Red grows from left to right and blue from top to bottom, as under a light from one side: the towers of the families trained here know
+    places only relative to each other, and a model too small to work out the rest can tell from the ground where it looks.
+    """
+    slope = Image.linear_gradient("L").resize((side, side)).point([200 + 55 * level // 255 for level in range(256)])
+    patches = Image.frombytes("L", (PATCHES, PATCHES), bytes(rng.randrange(228, 253) for _ in range(PATCHES**2)))
+    return Image.merge("RGB", (slope.transpose(Image.Transpose.TRANSPOSE), patches.resize((side, side), Image.Resampling.NEAREST), slope))
 
 
 def draw_picture(things: tuple[Thing, ...], on: Image.Image) -> Image.Image:
