@@ -138,7 +138,7 @@ def _facts(source: Source, shown: int) -> tuple[tuple[str, str], ...]:
 
 def _named(config: DataConfig) -> str:
     path = config.path and config.path.rstrip("/").rpartition("/")[2]
-    details = (path, config.config, config.split if config.name in ("easy_vqa", "hub") else None, config.mapping)
+    details = (path, config.config, config.split if config.name in ("easy_vqa", "hub", "scenes") else None, config.mapping)
     return " ".join([config.name, *(detail for detail in details if detail)])
 
 
