@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterable, Sequence
+from itertools import pairwise
 from typing import Any
 
 from vlm_rl.types import Box
@@ -35,6 +36,21 @@ def iou(a: Box, b: Box) -> float:
 
 def area(box: Box) -> float:
     return max(0.0, box[2] - box[0]) * max(0.0, box[3] - box[1])
+
+
+def union_area(boxes: Sequence[Box]) -> float:
+    """The area that the boxes cover together, shared parts once: union_area([(0, 0, 50, 50), (25, 25, 75, 75)]) -> 4375.0"""
+    sides = sorted({side for box in boxes for side in (box[0], box[2])})
+    return sum((right - left) * _covered([box for box in boxes if box[0] <= left and right <= box[2]]) for left, right in pairwise(sides))
+
+
+def _covered(boxes: Sequence[Box]) -> float:
+    """How much of the vertical axis they cover together."""
+    total, end = 0.0, -math.inf
+    for _, top, _, bottom in sorted(boxes, key=lambda box: box[1]):
+        total += max(0.0, bottom - max(top, end))
+        end = max(end, bottom)
+    return total
 
 
 def distinct(boxes: Iterable[Box], same_at: float = SAME_AT) -> tuple[Box, ...]:

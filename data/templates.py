@@ -23,13 +23,21 @@ def plain(sample: Sample) -> str:
 
 def think(sample: Sample) -> str:
     """`plain` and the instruction to reason inside <think></think> and answer inside <answer></answer>, with a hint on the kind."""
-    several = sample.kind == "choice" and "," in sample.answer
-    hint = "the letters of all right options, separated by commas" if several else _HINTS[sample.kind]
-    instruction = f"First reason step by step inside <think></think>, then give the answer inside <answer></answer>: {hint}."
+    instruction = f"First reason step by step inside <think></think>, then give the answer inside <answer></answer>: {_hint(sample)}."
     return f"{plain(sample)}\n\n{instruction}"
 
 
-TEMPLATES: dict[str, Template] = {"plain": plain, "think": think}
+def direct(sample: Sample) -> str:
+    """`plain` and the instruction to answer at once inside <answer></answer>, with a hint on the kind."""
+    return f"{plain(sample)}\n\nGive the answer at once, without any reasoning, inside <answer></answer>: {_hint(sample)}."
+
+
+def _hint(sample: Sample) -> str:
+    several = sample.kind == "choice" and "," in sample.answer
+    return "the letters of all right options, separated by commas" if several else str(sample.meta.get("answer_form") or _HINTS[sample.kind])
+
+
+TEMPLATES: dict[str, Template] = {"direct": direct, "plain": plain, "think": think}
 
 
 def render(name: str) -> Template:

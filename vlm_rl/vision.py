@@ -107,7 +107,7 @@ class VisualProcessor:
             raise _unusable(row, picture.width, picture.height, error) from None
         self.calls += 1
         tokens = int(out["image_grid_thw"].prod()) // self.processor.image_processor.merge_size**2
-        return Vision(dict(out), (tokens,), IMAGE_PAD)
+        return Vision(dict(out), (tokens,), IMAGE_PAD, _size(out["image_grid_thw"], self.processor.image_processor.patch_size))
 
     def _video(self, media: Media, row: str) -> Vision:
         """Frames are sampled and resized already, so the processor is told to do neither. Where its family has times, it writes them."""
@@ -122,7 +122,7 @@ class VisualProcessor:
         self.calls += 1
         ids = out.pop("input_ids")[0].tolist()
         tensors = {name: torch.as_tensor(out[name]) for name in out if name.endswith(("_videos", "grid_thw", "grid_ts"))}
-        return Vision(tensors, *self._runs(ids))
+        return Vision(tensors, *self._runs(ids), _size(tensors["video_grid_thw"], self.processor.video_processor.patch_size))
 
     def _about(self, outline: Outline) -> VideoMetadata:
         return VideoMetadata(
@@ -143,6 +143,12 @@ class VisualProcessor:
         short = [i for id_, count in grouped for i in ([id_] if id_ == pad else [id_] * count)]
         text = tokenizer.decode(short, skip_special_tokens=False, clean_up_tokenization_spaces=False)
         return tuple(count for id_, count in grouped if id_ == pad), text
+
+
+def _size(grid: torch.Tensor, patch: int) -> tuple[int, int]:
+    """(height, width) in pixels of one medium, from its grid of patches (1, 3): frames, rows, columns."""
+    _, rows, columns = grid[0].tolist()
+    return rows * patch, columns * patch
 
 
 def _unusable(row: str, width: int, height: int, error: ValueError) -> RowError:

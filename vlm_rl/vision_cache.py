@@ -26,12 +26,14 @@ class Vision:
     """The processor's tensors for one medium, as the model's forward names them.
 
     `runs` has the number of visual tokens of each uninterrupted run of them, and `text` stands for the medium in the prompt, with one
-    placeholder per run: the placeholder alone, or for families that write times between frames, all of them.
+    placeholder per run: the placeholder alone, or for families that write times between frames, all of them. `size` is (height, width) in
+    pixels of the picture or of a frame as the model sees it, None where the medium was not processed.
     """
 
     tensors: Mapping[str, torch.Tensor]
     runs: tuple[int, ...]
     text: str
+    size: tuple[int, int] | None = None
 
     @property
     def tokens(self) -> int:
@@ -82,7 +84,8 @@ class VisionCache:
         try:
             with safe_open(path, framework="pt") as file:
                 about = json.loads(file.metadata()["vision"])
-                return Vision({name: file.get_tensor(name) for name in file.keys()}, tuple(about["runs"]), about["text"])  # noqa: SIM118
+                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+                return Vision(tensors, tuple(about["runs"]), about["text"], tuple(about["size"]))
         except (SafetensorError, OSError, ValueError, KeyError, TypeError) as error:
             log.warning("%s cannot be read back and is computed again: %s", path, error)
             return None
@@ -92,7 +95,7 @@ class VisionCache:
         if path is None:
             return
         aside = path.with_name(f"{path.name}.{os.getpid()}.part")
-        about = {"vision": json.dumps({"runs": vision.runs, "text": vision.text})}
+        about = {"vision": json.dumps({"runs": vision.runs, "text": vision.text, "size": vision.size})}
         try:
             save_file({name: tensor.contiguous() for name, tensor in vision.tensors.items()}, aside, about)
             aside.replace(path)
