@@ -2,7 +2,7 @@
 
 import random
 from collections.abc import Callable, Iterator
-from functools import partial
+from functools import cache, partial
 
 from PIL import Image, ImageDraw
 
@@ -174,9 +174,16 @@ def ground(rng: random.Random, side: int) -> Image.Image:
     Red grows from left to right and blue from top to bottom, as under a light from one side: the towers of the families trained here know
     places only relative to each other, and a model too small to work out the rest can tell from the ground where it looks.
     """
-    slope = Image.linear_gradient("L").resize((side, side)).point([200 + 55 * level // 255 for level in range(256)])
+    across, down = _slopes(side)
     patches = Image.frombytes("L", (PATCHES, PATCHES), bytes(rng.randrange(228, 253) for _ in range(PATCHES**2)))
-    return Image.merge("RGB", (slope.transpose(Image.Transpose.TRANSPOSE), patches.resize((side, side), Image.Resampling.NEAREST), slope))
+    return Image.merge("RGB", (across, patches.resize((side, side), Image.Resampling.NEAREST), down))
+
+
+@cache
+def _slopes(side: int) -> tuple[Image.Image, Image.Image]:
+    """Brighter from left to right, and from top to bottom."""
+    down = Image.linear_gradient("L").resize((side, side)).point([200 + 55 * level // 255 for level in range(256)])
+    return down.transpose(Image.Transpose.TRANSPOSE), down
 
 
 def draw_picture(things: tuple[Thing, ...], on: Image.Image) -> Image.Image:
