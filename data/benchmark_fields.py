@@ -6,6 +6,7 @@ Everything raises ValueError with a text that names the field; `data.benchmarks.
 import ast
 import difflib
 import itertools
+import math
 import re
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
@@ -38,13 +39,17 @@ _DEFAULT_LETTERS = 5
 
 @dataclass(frozen=True)
 class Place:
-    """Where a raw row came from: its number, hub configuration and split, and the folder its media paths are relative to."""
+    """Where a raw row came from: its number, hub configuration and split, and the folder its media paths are relative to.
+
+    `bounded` says that videos are whole where a row asks about a part of one.
+    """
 
     number: int = 0
     config: str = ""
     split: str = ""
     base: Path = Path()
     revision: str = ""
+    bounded: bool = False
 
 
 def need(row: Row, *keys: str) -> Any:
@@ -233,11 +238,24 @@ def _empty(value: Any) -> bool:
 
 def file(place: Place, kind: Literal["image", "video"], *candidates: str) -> Media:
     """The first of these files that exists below the row's folder, else the first: that it is missing is said when it is read."""
+    return Media(kind, path=below(place, *candidates))
+
+
+def below(place: Place, *candidates: str) -> Path:
+    """As `file`, its path."""
     for name in candidates:
         if not name.strip("./") or "\0" in name or Path(name).is_absolute() or ".." in Path(name).parts:
             raise ValueError(f"{name[:80]!r} is not a path below the folder of media")
     paths = [place.base / name for name in candidates]
-    return Media(kind, path=next((path for path in paths if path.exists()), paths[0]))
+    return next((path for path in paths if path.exists()), paths[0])
+
+
+def seconds(row: Row, key: str) -> float | None:
+    """A field that holds a time, None when it holds none."""
+    value = row.get(key)
+    if value is None or (isinstance(value, (int, float)) and not isinstance(value, bool) and 0 <= value < math.inf):
+        return None if value is None else float(value)
+    raise ValueError(f'the field "{key}" is a number of seconds from 0 on, not {str(value)[:40]!r}')
 
 
 def place_images(question: str, options: tuple[str, ...], pictures: Mapping[int, Media]) -> tuple[str, tuple[str, ...], tuple[Media, ...]]:

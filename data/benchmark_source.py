@@ -12,6 +12,7 @@ from data import select
 from data.benchmarks import BENCHMARK_ROWS, Place, to_sample
 from data.hub import files_of_split, hub_table
 from data.rows import LazyRows, Rows, Subset, seeded_order
+from data.subtitles import check_subtitles, with_subtitles
 from data.tables import Table, json_table
 from vlm_rl.config import DataConfig, project_path
 from vlm_rl.config_eval import BenchmarkConfig
@@ -20,10 +21,13 @@ from vlm_rl.types import Sample
 
 
 class BenchmarkRows(LazyRows):
-    """One table of raw rows as Samples. Raises RowError at access for a row outside the benchmark's schema."""
+    """One table of raw rows as Samples. Raises RowError at access for a row outside the benchmark's schema.
 
-    def __init__(self, table: Table, name: str, place: Place):
-        self.table, self.name, self.place = table, name, place
+    `subtitle_frames` frames' subtitles are shown with the videos, where that is not None.
+    """
+
+    def __init__(self, table: Table, name: str, place: Place, subtitle_frames: int | None = None):
+        self.table, self.name, self.place, self.subtitle_frames = table, name, place, subtitle_frames
 
     def __len__(self) -> int:
         return len(self.table)
@@ -33,7 +37,8 @@ class BenchmarkRows(LazyRows):
             fields = self.table.fields(index)
         except (ValueError, OSError) as error:
             raise RowError(self.table.default_id(index), f"{self.table.place(index)}: {error}") from None
-        return to_sample(self.name, fields, replace(self.place, number=index))
+        sample = to_sample(self.name, fields, replace(self.place, number=index))
+        return with_subtitles(self.name, sample, self.place, self.subtitle_frames) if self.subtitle_frames else sample
 
 
 class Joined(LazyRows):
@@ -80,8 +85,11 @@ def _part(data: DataConfig, benchmark: BenchmarkConfig) -> BenchmarkRows:
     table = _table(data)
     base = project_path(data.media_root) if data.media_root else table.folder or Path()
     folder = benchmark.media_folders.get(data.config or "", "")
-    place = Place(config=data.config or "", split=data.split.strip(), base=base / folder, revision=data.revision or "")
-    return BenchmarkRows(table, benchmark.name, place)
+    split, revision = data.split.strip(), data.revision or ""
+    place = Place(config=data.config or "", split=split, base=base / folder, revision=revision, bounded=benchmark.whole_videos)
+    if benchmark.subtitle_frames:
+        check_subtitles(benchmark.name, place)
+    return BenchmarkRows(table, benchmark.name, place, benchmark.subtitle_frames)
 
 
 def _table(data: DataConfig) -> Table:

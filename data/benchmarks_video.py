@@ -1,10 +1,10 @@
 """Rows of the video benchmarks in their published schemas, each turned into a Sample by one function (row, place) -> Sample.
 
-Videos stay files below the place's folder. How many frames are looked at is the model's business; bounds in seconds and subtitles are
-kept in `meta` and change nothing here.
+Videos stay files below the place's folder. How many frames are looked at is the model's business; subtitles are put in by `data.subtitles`.
 """
 
 import re
+from dataclasses import replace
 from typing import Any
 
 from data.benchmark_fields import (
@@ -20,6 +20,7 @@ from data.benchmark_fields import (
     need,
     option_columns,
     options_of,
+    seconds,
     text,
     text_gold,
     texts,
@@ -30,6 +31,7 @@ from vlm_rl.types import LETTERS, Sample
 VSI_NUMERIC = ("object_abs_distance", "object_counting", "object_size_estimation", "room_size_estimation")
 _VSI_DIRECTION = ("object_rel_direction_easy", "object_rel_direction_medium", "object_rel_direction_hard")
 VSI_CHOICE = (*_VSI_DIRECTION, "object_rel_distance", "route_planning", "obj_appearance_order")
+TEMPCOMPASS_TASKS = ("multi-choice", "yes_no", "caption_matching", "captioning")
 _DISCIPLINE_FOLDER = {
     "Art & Design": "Art",
     "Humanities & Social Science": "Humanities",
@@ -37,6 +39,7 @@ _DISCIPLINE_FOLDER = {
     "Tech & Engineering": "Engineering",
 }
 _CAPTION = re.compile(r"^ {0,8}(?:caption|option|sentence) ([A-Z1-9]) ?[:.] ?(\S.*)$", re.IGNORECASE | re.MULTILINE)
+MVBENCH_FPS = 3.0  # of its folders of frames
 _EXTENSIONS = (".mp4", ".MP4", ".mkv", ".webm", ".avi")
 
 
@@ -104,28 +107,35 @@ def videomme(row: Row, place: Place) -> Sample:
 def mvbench(row: Row, place: Place) -> Sample:
     """OpenGVLab/MVBench (arXiv 2311.17005): the sub-task is the configuration, the key is the text of a candidate.
 
-    `start` and `end` (seconds) of bounded sub-tasks are kept in `meta`; give the clips cut to these bounds.
+    `start` and `end` (seconds) of bounded sub-tasks bound the video where `place.bounded` says that it is a whole one; the hub's branch
+    "video" has clips that are cut already. Episodic reasoning comes as folders of frames, or as videos made of them. Deviation: frames are
+    drawn as from any video; the published code takes the middles of equal parts.
     """
     name, options = text(row, "video"), options_of(need(row, "candidates"), "candidates")
     task = place.config or maybe(row, "task_type", "task")
-    meta: dict[str, Any] = {"task": task, "cluster": name, **{key: row[key] for key in ("start", "end") if row.get(key) is not None}}
+    bounds = {key: value for key in ("start", "end") if (value := seconds(row, key)) is not None}
+    meta: dict[str, Any] = {"task": task, "cluster": name, **bounds}
     gold = text_gold(key_text(row, "answer"), options)
     sample_id = "/".join(part for part in (task, str(place.number)) if part)
-    return Sample(sample_id, text(row, "question"), gold, "choice", options, (file(place, "video", name),), meta=meta)
+    video = replace(file(place, "video", name), **(bounds if place.bounded else {}))
+    video = replace(video, fps=MVBENCH_FPS) if video.path and video.path.is_dir() else video
+    return Sample(sample_id, text(row, "question"), gold, "choice", options, (video,), meta=meta)
 
 
 def tempcompass(row: Row, place: Place) -> Sample:
-    """TempCompass (arXiv 2403.00476): the configuration is the task: multi-choice, yes_no or caption_matching.
+    """TempCompass (arXiv 2403.00476): the configuration is the task: multi-choice, yes_no, caption_matching or captioning.
 
-    The captioning task is graded by a language model that answers questions about the caption; it is refused.
+    A caption is graded by a language model that answers a question from it (`eval.captions`), and by nothing else.
     """
     task, video = place.config or "multi-choice", text(row, "video_id")
-    if task not in ("multi-choice", "yes_no", "caption_matching"):
-        raise ValueError(f"the TempCompass task is multi-choice, yes_no or caption_matching, not {task[:40]!r}; captions need a judge")
+    if task not in TEMPCOMPASS_TASKS:
+        raise ValueError(f"the TempCompass task is {', '.join(TEMPCOMPASS_TASKS)}, not {task[:40]!r}")
     source, key = text(row, "question"), key_text(row, "answer")
     meta: dict[str, Any] = {"task": task, "dim": text(row, "dim"), "cluster": video}
     media = (file(place, "video", f"{video}.mp4", f"videos/{video}.mp4"),)
     sample_id = f"{task}/{place.number}"
+    if task == "captioning":
+        return _captioning(sample_id, source, row, meta, media)
     if task == "yes_no":
         return Sample(sample_id, source, key.casefold(), "yesno", (), media, meta=meta)
     if task == "caption_matching":
@@ -136,6 +146,17 @@ def tempcompass(row: Row, place: Place) -> Sample:
     if gold and words.strip() in choice.options and text_gold(words.strip(), choice.options) != gold:
         raise ValueError(f'the field "answer" is {key[:80]!r}, but option {gold} reads {choice.options[LETTERS.index(gold)]!r}')
     return Sample(sample_id, choice.question, gold, "choice", choice.options, media, meta=meta | choice.meta)
+
+
+def _captioning(sample_id: str, source: str, row: Row, meta: dict[str, Any], media: tuple) -> Sample:
+    """The gold answer is that of the question which a judge is asked about the caption."""
+    asked, (letter, _, words) = lettered(text(row, "mc_question"), fewest=4), text(row, "mc_answer").partition(".")
+    gold = letter_gold(letter, asked.count, "mc_answer")
+    if not asked.options or not gold or (words.strip() in asked.options and text_gold(words.strip(), asked.options) != gold):
+        raise ValueError('the field "mc_question" lists options A., B., a line each, and "mc_answer" names one of them')
+    about = {"question": asked.question, "options": asked.options, "answer": gold}
+    more = {"grading": "judge", "judged": about, "answer_form": "a description in one or two sentences"}
+    return Sample(sample_id, source, asked.options[LETTERS.index(gold)], "text", (), media, meta=meta | more)
 
 
 def _caption_matching(sample_id: str, source: str, key: str, meta: dict[str, Any], media: tuple) -> Sample:
@@ -152,7 +173,10 @@ def _caption_matching(sample_id: str, source: str, key: str, meta: dict[str, Any
 
 
 def longvideobench(row: Row, place: Place) -> Sample:
-    """LongVideoBench (arXiv 2407.15754): option0 to option4 ("N/A" where there is none), the right one by its number."""
+    """LongVideoBench (arXiv 2407.15754): option0 to option4 ("N/A" where there is none), the right one by its number.
+
+    Of a video its first `duration` seconds are looked at, as the published loader does.
+    """
     path = text(row, "video_path")
     need(row, "option0", "candidates")
     columns = [maybe(row, f"option{i}") for i in range(5)] if "option0" in row else list(texts(row["candidates"], "candidates"))
@@ -163,5 +187,6 @@ def longvideobench(row: Row, place: Place) -> Sample:
         raise ValueError(f'the field "correct_choice" is {right!r}, which is no option (options: {kept})')
     gold = "" if right in (None, -1) else LETTERS[kept.index(right)]
     meta: dict[str, Any] = {key: maybe(row, key) for key in ("duration_group", "question_category", "subtitle_path")} | {"cluster": path}
-    video = file(place, "video", f"videos/{path}", path)
+    meta |= {key: seconds(row, key) for key in ("duration", "starting_timestamp_for_subtitles")}
+    video = replace(file(place, "video", f"videos/{path}", path), end=meta["duration"] or None)
     return Sample(text(row, "id"), text(row, "question"), gold, "choice", options, (video,), meta=meta)

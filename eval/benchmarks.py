@@ -27,7 +27,7 @@ METRICS: dict[str, Metric] = {
     "pope": pope,
     "spatial_mm": accuracy("category"),
     "tempcompass": accuracy("task", "dim"),
-    "videomme": accuracy("duration", "domain", "sub_category", "task_type"),
+    "videomme": accuracy("duration", "domain", "sub_category", "task_type", "subtitles"),
     "videommmu": macro("track", "discipline", "subject", "question_type"),
     "vsibench": vsibench,
     "vstar": accuracy("category"),

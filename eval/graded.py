@@ -1,8 +1,9 @@
 """Answers of a benchmark with their grades: what official metrics are computed from. Asks no model and knows no benchmark."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from eval.captions import judged, refuse_unjudged
 from eval.runner import CLEAN
 from rewards import grading
 from vlm_rl.errors import RowError, UserError
@@ -41,9 +42,15 @@ Metric = Callable[[str, Sequence[Graded]], OfficialResult]
 def grade_answers(samples: Iterable[Sample], answers: Mapping[str, str | None]) -> list[Graded]:
     """Grade one parsed answer per sample, by sample id, in the samples' order.
 
-    Raises UserError when a key is hidden, RowError when a sample has no answer or its gold answer cannot be graded.
+    Raises UserError when a key is hidden or a judge is needed, RowError when a sample has no answer or its gold answer cannot be graded.
     """
     rows = list(samples)
+    refuse_unjudged(rows, None)
+    _refuse_unanswered(rows, answers)
+    return [_graded(row, answers[row.id]) for row in rows]
+
+
+def _refuse_unanswered(rows: Sequence[Sample], answers: Container[str]) -> None:
     hidden = [row.id for row in rows if not row.answer.strip()]
     if hidden:
         raise UserError(
@@ -53,7 +60,6 @@ def grade_answers(samples: Iterable[Sample], answers: Mapping[str, str | None]) 
     missing = [row.id for row in rows if row.id not in answers]
     if missing:
         raise RowError(missing[0], f"no answer to this question; {len(missing)} of {len(rows)} are missing, and none may be left out")
-    return [_graded(row, answers[row.id]) for row in rows]
 
 
 def _graded(sample: Sample, answer: str | None) -> Graded:
@@ -64,17 +70,25 @@ def _graded(sample: Sample, answer: str | None) -> Graded:
 def graded_records(samples: Iterable[Sample], records: Sequence[Record], condition: str = CLEAN) -> list[Graded]:
     """Grade the greedy records of one condition again, with no model. Raises as `grade_answers`, and for a repeated record.
 
-    A finished reply in which no answer was marked, and which is one short line beside its reasoning, is itself the answer: benchmarks
-    also ask for a bare letter, word or number.
+    What a judge graded keeps its grade. A finished reply in which no answer was marked, and which is one short line beside its reasoning,
+    is itself the answer: benchmarks also ask for a bare letter, word or number.
     """
-    answers: dict[str, str | None] = {}
+    greedy: dict[str, Record] = {}
     for record in records:
         if record.condition != condition or record.mode != "greedy":
             continue
-        if record.sample_id in answers:
+        if record.sample_id in greedy:
             raise RowError(record.sample_id, f"two greedy answers in condition '{condition}'")
-        answers[record.sample_id] = record.answer if record.answer is not None else _bare(record)
-    return grade_answers(samples, answers)
+        greedy[record.sample_id] = record
+    rows = list(samples)
+    _refuse_unanswered(rows, greedy)
+    return [_from_record(row, greedy[row.id]) for row in rows]
+
+
+def _from_record(sample: Sample, record: Record) -> Graded:
+    if judged(sample):
+        return Graded(sample, record.answer, float(record.correct), bool(record.answer and record.answer.strip()))
+    return _graded(sample, record.answer if record.answer is not None else _bare(record))
 
 
 def _bare(record: Record) -> str | None:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from eval import captions
 from rewards import grading, response
 from vlm_rl.errors import RowError, UserError
 from vlm_rl.seeds import stable_hash
@@ -51,14 +52,15 @@ def unchanged(sample: Sample) -> Sample:
     return sample
 
 
-def evaluate(rows: Sequence[Sample], conditions: Mapping[str, Condition], plan: Plan, ask: Ask) -> list[Record]:
+def evaluate(rows: Sequence[Sample], conditions: Mapping[str, Condition], plan: Plan, ask: Ask, judge: str | None = None) -> list[Record]:
     """Ask every row under every condition and grade the answers; one Record per answer, in the order asked.
 
     All queries go to "policy" through one `ask` call, those about one sample as one condition shows it side by side, so that the asker can
     share their prompt. A draw's seed depends on the plan's seed, the row's id, the condition and the draw's index, not on what else is
-    asked. Raises RowError naming the row for a repeated id, an unreadable medium, or a question left without an answer: no item is ever
-    dropped.
+    asked. Answers that no rule can grade are graded by `judge`, asked in a second `ask` call. Raises RowError naming the row for a repeated
+    id, an unreadable medium, or a question left without an answer: no item is ever dropped. Raises UserError where a judge is missing.
     """
+    captions.refuse_unjudged(rows, judge)
     repeated = _first_repeated([row.id for row in rows])
     if repeated is not None:
         raise RowError(repeated, "another row has the same id; evaluation pairs answers by id, so give each row its own")
@@ -69,7 +71,8 @@ def evaluate(rows: Sequence[Sample], conditions: Mapping[str, Condition], plan: 
         item, error = failures[0]
         more = f"; {len(failures)} of {len(asked)} questions failed" if len(failures) > 1 else ""
         raise RowError(item.row_id, f"no answer in condition '{item.condition}' ({item.mode} {item.index}): {error}{more}")
-    return [_record(item, reply) for item, reply in zip(asked, replies, strict=True)]
+    records = [_record(item, reply) for item, reply in zip(asked, replies, strict=True)]
+    return captions.graded_by(judge, [item.shown for item in asked], records, ask) if judge else records
 
 
 def _first_repeated(ids: Sequence[str]) -> str | None:
@@ -111,7 +114,7 @@ def _record(item: _Asked, reply: Reply) -> Record:
         media_ids=media_ids,
         completion=reply.text,
         answer=parsed.answer,
-        correct=grading.is_correct(sample, parsed.answer),
+        correct=not captions.judged(sample) and grading.is_correct(sample, parsed.answer),
         wellformed=parsed.wellformed,
         finish=reply.finish,
         prefill=sample.prefill,

@@ -144,9 +144,11 @@ _GRADERS: dict[str, Callable[[Sample, str], float]] = {
 
 
 def gold_problem(sample: Sample) -> str | None:
-    """Why no answer to this sample could be graded rightly, or None: its gold answer must score 1 by its own verifier."""
+    """Why no answer to this sample could be graded rightly, or None: its gold answer must score 1 by its own verifier, if a rule is one."""
     if not sample.answer.strip():
         return "the answer is empty"
+    if sample.meta.get("grading") == "judge":
+        return None
     if sample.kind == "choice" and (problem := _choice_problem(sample)):
         return problem
     if sample.kind == "math" and "grading" not in sample.meta and not _readable(unwrapped(sample.answer)):

@@ -11,6 +11,7 @@ from typing import Any
 
 from rewards.numerals import Number, parse_number, same_number
 from rewards.wording import normal, unwrapped, without_article, without_lead_in
+from vlm_rl.errors import UserError
 
 Rule = Callable[[str, str, Mapping[str, Any]], float]
 
@@ -135,8 +136,14 @@ def mra(gold: str, answer: str, meta: Mapping[str, Any]) -> float:
     return 0.0 if one is None or other is None else mean_relative_accuracy(one.value, other.value, bool(meta.get("mra_public")))
 
 
+def judged(gold: str, answer: str, meta: Mapping[str, Any]) -> float:
+    """What no rule can tell. Raises UserError."""
+    raise UserError('meta.grading is "judge": such an answer, a caption for instance, is graded by a judge and by no rule')
+
+
 RULES: dict[str, Rule] = {
     "exact": exact,
+    "judge": judged,
     "open": open_answer,
     "decimals": decimals,
     "absolute": absolute,

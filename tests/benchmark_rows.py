@@ -264,6 +264,13 @@ VIDEO_ROWS: dict[str, tuple[str, Rows]] = {
             | {"answer": "Caption B: The ball falls."}
         ],
     ),
+    "mvbench_frames": (
+        "episodic_reasoning",
+        [
+            {"video": "castle_s01e01_seg02_clip_00", "question": "Why did she leave?", "answer": "To call him."}
+            | {"candidates": ["To eat.", "To call him.", "To sleep."], "start": 2.0, "end": 8.5, "fps": 3}
+        ],
+    ),
     "longvideobench": (
         "",
         [
@@ -277,7 +284,40 @@ VIDEO_ROWS: dict[str, tuple[str, Rows]] = {
 
 ROWS = {**IMAGE_ROWS, **VIDEO_ROWS}
 
+# Graded by a judge, so apart from the rows that a rule grades.
+CAPTIONING: dict[str, Any] = {
+    "video_id": "2000001",
+    "question": "Describe the video in one sentence, and where the ball goes.",
+    "dim": "direction",
+}
+CAPTIONING |= {"answer": "The ball moves to the right.", "mc_answer": "B. right"}
+CAPTIONING |= {"mc_question": "Which way does the ball move?\nA. left\nB. right\nC. up\nD. down"}
+
+SRT = """1
+00:00:00,000 --> 00:00:02,000
+<font color="white" size=".72c">We begin.</font>
+
+2
+00:00:02,000 --> 00:00:03,500
+There are five <i>planets</i>
+in the sky.
+
+3
+00:00:03,500 --> 00:00:03,900
+
+
+4
+00:01:00,000 --> 00:01:02,000
+Long after the end.
+"""
+SUBTITLES: list[dict[str, Any]] = [
+    {"timestamp": [9.5, 11.5], "text": "Good morning."},
+    {"timestamp": [12.0, 12.4], "text": "Thanks."},
+    {"start": "0:00:12.900", "end": "0:00:14.500", "line": "<b>The cup</b> is mine."},
+    {"timestamp": [600.0, None], "text": "Never heard."},
+]
+
 
 def benchmark_of(entry: str) -> str:
     """The benchmark that an entry of ROWS belongs to: "tempcompass_yes_no" -> "tempcompass"."""
-    return "tempcompass" if entry.startswith("tempcompass") else entry.removesuffix("_vision")
+    return "tempcompass" if entry.startswith("tempcompass") else entry.removesuffix("_vision").removesuffix("_frames")

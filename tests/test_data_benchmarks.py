@@ -3,20 +3,22 @@
 import json
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
-from benchmark_rows import BLUE, GREEN, RED, ROWS, benchmark_of, column, mathverse, mathvista, mmmu, vsi, wemath
+from benchmark_rows import BLUE, CAPTIONING, GREEN, RED, ROWS, benchmark_of, column, mathverse, mathvista, mmmu, vsi, wemath
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from data.benchmark_fields import inline_options, letter_gold, texts
 from data.benchmarks import BENCHMARK_ROWS, Place, to_sample
 from data.media import media_from
+from data.templates import think
 from rewards.grading import gold_problem, grade, readable
 from vlm_rl.errors import RowError, UserError
-from vlm_rl.types import LETTERS, Sample
+from vlm_rl.types import LETTERS, Media, Sample
 
 HIDEABLE = {"pope": "answer", "mathvista": "answer", "mmmu": "answer", "vsibench": "ground_truth", "videomme": "answer", "vstar": "label"}
 
@@ -383,6 +385,38 @@ def test_videommmu_shows_the_picture_after_the_video_where_there_is_one() -> Non
     assert shown.id == "Adaptation/validation_Economics_4" and shown.meta["track"] == "Adaptation"
 
 
+def test_tempcompass_captions_bring_the_question_that_a_judge_is_asked() -> None:
+    sample = one("tempcompass", CAPTIONING, config="captioning", number=3)
+    assert (sample.id, sample.kind, sample.answer, sample.options) == ("captioning/3", "text", "right", ())
+    options = ("left", "right", "up", "down")
+    assert sample.meta["judged"] == {"question": "Which way does the ball move?", "options": options, "answer": "B"}
+    assert gold_problem(sample) is None and "in one or two sentences" in think(sample)
+    with pytest.raises(UserError, match="graded by a judge and by no rule"):
+        grade(sample, "right")
+    for change in ({"mc_answer": "E. off"}, {"mc_answer": ""}, {"mc_answer": "B. left"}, {"mc_question": "Which way?"}):
+        with pytest.raises(RowError, match="mc_answer"):
+            one("tempcompass", CAPTIONING | change, config="captioning")
+
+
+def test_mvbench_videos_are_bounded_where_they_are_whole(tmp_path: Path) -> None:
+    cut, frames = ROWS["mvbench"][1][0], ROWS["mvbench_frames"][1][0]
+    (tmp_path / frames["video"]).mkdir()
+    assert one("mvbench", cut, base=tmp_path).media == (Media("video", path=tmp_path / "clip_001.mp4"),)
+    assert one("mvbench", cut, base=tmp_path, bounded=True).media == (Media("video", path=tmp_path / "clip_001.mp4", start=3.2, end=9.8),)
+    assert one("mvbench", {**cut, "start": None, "end": None}, bounded=True).media[0].bounded is False
+    folder = Media("video", path=tmp_path / frames["video"], fps=3.0)
+    assert one("mvbench", frames, base=tmp_path).media == (folder,)
+    assert one("mvbench", frames, base=tmp_path, bounded=True).media == (replace(folder, start=2.0, end=8.5),)
+    for start in ("3", -1.0, float("nan"), True):
+        with pytest.raises(RowError, match='the field "start" is a number of seconds'):
+            one("mvbench", {**cut, "start": start})
+
+
+def test_longvideobench_looks_at_the_first_seconds_that_its_rows_are_about() -> None:
+    row = ROWS["longvideobench"][1][0]
+    assert one("longvideobench", row).media[0].end == 412.5 and one("longvideobench", row | {"duration": None}).media[0].end is None
+
+
 def test_mvbench_gold_is_the_text_and_bounds_are_kept() -> None:
     sample = samples("mvbench")[0]
     assert (sample.answer, sample.meta["start"], sample.meta["end"], sample.meta["task"]) == ("C", 3.2, 9.8, "action_sequence")
@@ -401,8 +435,8 @@ def test_tempcompass_tasks() -> None:
         "dim": "speed",
     }
     assert one("tempcompass", numbered, config="caption_matching").answer == "B"
-    with pytest.raises(RowError, match="captions need a judge"):
-        one("tempcompass", ROWS["tempcompass"][1][0], config="captioning")
+    with pytest.raises(RowError, match="task is multi-choice, yes_no, caption_matching, captioning, not 'caption'"):
+        one("tempcompass", ROWS["tempcompass"][1][0], config="caption")
     with pytest.raises(RowError, match="option B reads"):
         one("tempcompass", {**ROWS["tempcompass"][1][0], "answer": "B. left"})
 

@@ -81,6 +81,14 @@ def test_configurations_are_folders_and_have_media_folders(tmp_path: Path) -> No
     ]
 
 
+def test_whole_videos_are_bounded_by_their_rows(tmp_path: Path) -> None:
+    write_jsonl(tmp_path / "action_sequence" / "train.jsonl", ROWS["mvbench"][1])
+    for whole, bounds in ((False, (None, None)), (True, (3.2, 9.8))):
+        tasks = BenchmarkConfig(name="mvbench", configs=("action_sequence",), whole_videos=whole)
+        medium = benchmark_rows(source("hub", tmp_path, split="train"), tasks)[0].media[0]
+        assert (medium.start, medium.end) == bounds
+
+
 def test_limit_is_a_seeded_subset_and_where_filters(tmp_path: Path) -> None:
     rows = [{**ROWS["pope"][1][i % 2], "question_id": str(i)} for i in range(40)]
     path = write_jsonl(tmp_path / "rows.jsonl", rows)
@@ -159,5 +167,5 @@ def test_the_model_is_given_by_path_on_the_command_line() -> None:
 def test_every_benchmark_has_a_config_and_tasks_agree_with_folders() -> None:
     configs = {path.stem: load(EvalConfig, path) for path in (ROOT / "configs" / "eval").glob("*.yaml") if "benchmark:" in path.read_text()}
     assert {config.benchmark.name for config in configs.values()} == {benchmark_of(entry) for entry in ROWS}
-    mvbench = configs["mvbench"].benchmark
-    assert len(mvbench.configs) == 20 and set(mvbench.configs) == set(mvbench.media_folders)
+    for mvbench in (configs["mvbench"].benchmark, configs["mvbench_original"].benchmark):
+        assert len(mvbench.configs) == 20 and set(mvbench.configs) == set(mvbench.media_folders)

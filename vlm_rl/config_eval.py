@@ -14,6 +14,10 @@ class BenchmarkConfig(Section):
     configs: tuple[str, ...] = Field(default=(), description="each in the place of data.config")
     splits: tuple[str, ...] = Field(default=(), description="each in the place of data.split")
     media_folders: dict[str, str] = Field(default_factory=dict, description="configuration -> folder of its media below data.media_root")
+    whole_videos: bool = Field(default=False, description="videos are not cut yet to the seconds that their rows are about")
+    subtitle_frames: int | None = Field(
+        default=None, ge=1, description="the setting with subtitles: those of this many evenly drawn frames"
+    )
 
 
 class EvalRolloutConfig(Section):
