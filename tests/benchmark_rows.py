@@ -312,8 +312,8 @@ Long after the end.
 """
 SUBTITLES: list[dict[str, Any]] = [
     {"timestamp": [9.5, 11.5], "text": "Good morning."},
-    {"timestamp": [12.0, 12.4], "text": "Thanks."},
-    {"start": "0:00:12.900", "end": "0:00:14.500", "line": "<b>The cup</b> is mine."},
+    {"timestamp": [12.0, 12.375], "text": "Thanks."},
+    {"start": "0:00:12.875", "end": "0:00:14.500", "line": "<b>The cup</b> is mine."},
     {"timestamp": [600.0, None], "text": "Never heard."},
 ]
 

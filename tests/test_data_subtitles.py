@@ -59,8 +59,8 @@ def test_json_files_in_both_shapes_become_times_of_the_video(tmp_path):
     found = read_json(write(tmp_path / "a.json", SUBTITLES), 10.0, 30.0)
     assert found == [
         Subtitle(-0.5, 1.5, "Good morning."),
-        Subtitle(2.0, pytest.approx(2.4), "Thanks."),
-        Subtitle(pytest.approx(2.9), 4.5, "The cup is mine."),
+        Subtitle(2.0, 2.375, "Thanks."),
+        Subtitle(2.875, 4.5, "The cup is mine."),
         Subtitle(590.0, 30.0, "Never heard."),
     ]
 
