@@ -15,6 +15,8 @@ from vlm_rl.errors import UserError, unknown
 
 REWARDS: dict[str, str] = {
     "accuracy": "rewards.accuracy:Accuracy",
+    "acre": "rewards.acre:Acre",
+    "care": "rewards.care:Care",
     "format": "rewards.format:Format",
     "overlong": "rewards.length:Overlong",
 }
