@@ -118,14 +118,17 @@ def sophiavl_r1(row: Fields) -> Fields:
 
 
 def r1_onevision(row: Fields) -> Fields:
-    """Fancy-MLLM/R1-Onevision (arXiv 2503.10615), demonstrations: id, image (base64 text), conversations [{from, value}] of one question
-    and one response with <think>..</think>. The answer is the last \\boxed{} after the reasoning; without one a row can only be imitated.
+    """Fancy-MLLM/R1-Onevision (arXiv 2503.10615), demonstrations: id, image (base64 text, also as a data URL), conversations [{from, value}]
+    of one question (from human, or user) and one response (from gpt, or assistant) with <think>..</think>. Not every question has a mark
+    for its picture. The answer is the last \\boxed{} after the reasoning; without one a row can only be imitated.
 
-    Schema from memory as of 2025; checked only on files of this shape written by the tests.
+    Schema as two public programs read it that convert the set (2025, 2026); both take each of these columns so. What the responses end with
+    is not known from them. Checked only on files of this shape written by the tests.
     """
     response = _said(row, ("assistant", "gpt"))
     boxed = _last_boxed(response.rpartition("</think>")[2])
-    fields = {"id": row.get("id"), "response": response, "images": [row["image"]] if _given(row, "image") else []}
+    images = [_encoded(row["image"])] if _given(row, "image") else []
+    fields = {"id": row.get("id"), "response": response, "images": images}
     question = _said(row, ("user", "human"))
     return {**fields, "question": question} if boxed is None else {**fields, **_asked(question, boxed)}
 
@@ -194,6 +197,11 @@ def _last_boxed(text: str) -> str | None:
         if depth == 0:
             return text[start : end + 1]
     return None
+
+
+def _encoded(image: Any) -> Any:
+    """Base64 of any format as such; a path, which has a dot, stays one."""
+    return {"bytes": image.rpartition(",")[2]} if isinstance(image, str) and "." not in image else image
 
 
 def _given(row: Fields, name: str) -> bool:

@@ -1,6 +1,7 @@
 """Published schemas, column mapping and the three sources: files of each shape are written here and read through every source."""
 
 import base64
+import io
 import json
 from pathlib import Path
 from typing import Any
@@ -164,6 +165,18 @@ SETS: list[tuple[str, dict, dict]] = [
     ),
     (
         "r1_onevision",
+        {
+            "id": "u",
+            "image": base64.b64encode(PNG).decode(),
+            "conversations": [
+                {"from": "user", "value": "How long is AB?"},
+                {"from": "assistant", "value": "<think>Long.</think> \\boxed{4.5}"},
+            ],
+        },
+        {"id": "u", "kind": "number", "answer": "4.5", "question": "How long is AB?", "media": 1},
+    ),
+    (
+        "r1_onevision",
         {"id": "s", "image": base64.b64encode(PNG).decode(), "conversations": [SHARE_GPT[0], {"from": "gpt", "value": "Four."}]},
         {"id": "s", "kind": "text", "answer": "", "response": "Four.", "media": 1},
     ),
@@ -191,6 +204,11 @@ def test_media_of_training_sets(tmp_path: Path):
     video = one(tmp_path, "jsonl", "video_r1", SETS[9][1]).media[0]
     assert (video.kind, video.path) == ("video", tmp_path / "v" / "2.mp4")
     assert one(tmp_path, "jsonl", "r1_onevision", SETS[-1][1]).media[0].read() == PNG
+    bitmap = io.BytesIO()
+    Image.new("RGB", (9, 7), "teal").save(bitmap, "BMP")
+    for text in (base64.b64encode(bitmap.getvalue()).decode(), f"data:image/bmp;base64,{base64.b64encode(bitmap.getvalue()).decode()}"):
+        assert one(tmp_path, "jsonl", "r1_onevision", {**SETS[-1][1], "image": text}).media[0].read() == bitmap.getvalue()
+    assert one(tmp_path, "jsonl", "r1_onevision", {**SETS[-1][1], "image": "images/s.jpg"}).media[0].path == tmp_path / "images" / "s.jpg"
     elsewhere = config(path=write(tmp_path, "jsonl", [SETS[3][1]]), mapping="mm_eureka", media_root=str(tmp_path / "far"))
     assert data.load_rows(elsewhere)[0].media[0].path == tmp_path / "far" / "K12" / "1.png"
 
