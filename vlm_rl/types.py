@@ -1,6 +1,6 @@
 """The nouns of the program, frozen and staged: Media -> Sample -> Prompt -> Completion -> Rollout -> Group -> ScoredGroup -> Record.
 
-Nothing but the standard library. A later stage holds the earlier one; nothing is filled in afterwards. Questions that rewards and evaluators ask
+Standard library only. A later stage holds the earlier one; nothing is filled in afterwards. Questions that rewards and evaluators ask
 (`Generate`, `Score`) and the answers they get (`Reply`) live here too, so that neither side needs the other.
 """
 
@@ -138,6 +138,7 @@ class Generate:
     """Ask `target` ("policy", "start" or a judge's name) to answer `sample`, its turn beginning with `prefill` (after the sample's own).
 
     A judge reads `sample.question` as its whole prompt, with the sample's media before it; options, answer and kind are not shown to it.
+    A reward model scores `sample.response` as the answer to it, an embedding model compares it with `sample.answer`.
     """
 
     target: str
