@@ -269,6 +269,7 @@ def test_the_second_prompt_as_the_model_reads_it(begun: str) -> None:
         assert text.count(trace) == text.count(options) == 1
         assert text.endswith(f"<think>{trace}</think>\n<answer>")
         assert "A. cat\nB. dog" not in text
+    assert prompt.prefill == f"<think>{trace}</think>\n<answer>"
     assert prompt.vision and query.sample.media == row.media
     limits = query.sampling
     assert (limits.temperature, limits.max_new_tokens, limits.stop) == (0.0, 8, ("</answer>",))
@@ -383,6 +384,12 @@ def test_metrics() -> None:
         "r_c_no_letter": 0.375,
     }
     assert {name: numbers[f"reward/acre/{name}"] for name in wanted} == pytest.approx(wanted)
+
+
+def test_two_missing_answers_do_not_agree() -> None:
+    [result] = Acre().score(make_group([wrote("?")], PETS), [Reply("well")])
+    assert (result.value, result.detail["oscr_fixed"], result.detail["case4"]) == (0.0, 0.0, 1.0)
+    assert (result.detail["first"], result.detail["second"]) == (None, [None]) and "consistent" not in result.detail
 
 
 def test_agreement_of_traces_and_answers_over_a_data_set() -> None:
