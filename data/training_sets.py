@@ -118,12 +118,12 @@ def sophiavl_r1(row: Fields) -> Fields:
 
 
 def r1_onevision(row: Fields) -> Fields:
-    """Fancy-MLLM/R1-Onevision (arXiv 2503.10615), demonstrations: id, image (base64 text, also as a data URL), conversations [{from, value}]
-    of one question (from human, or user) and one response (from gpt, or assistant) with <think>..</think>. Not every question has a mark
-    for its picture. The answer is the last \\boxed{} after the reasoning; without one a row can only be imitated.
+    """Fancy-MLLM/R1-Onevision (arXiv 2503.10615), demonstrations: id, image (base64 text, also as a data URL), conversations
+    [{from, value}] of one question (from human, or user) and one response (from gpt, or assistant) with <think>..</think>. Not every
+    question has a mark for its picture. The answer is the last \\boxed{} after the reasoning; without one a row can only be imitated.
 
-    Schema as two public programs read it that convert the set (2025, 2026); both take each of these columns so. What the responses end with
-    is not known from them. Checked only on files of this shape written by the tests.
+    Schema as two public programs that convert the set read it; what the responses end with does not show there. Checked only on files of
+    this shape written by the tests.
     """
     response = _said(row, ("assistant", "gpt"))
     boxed = _last_boxed(response.rpartition("</think>")[2])
