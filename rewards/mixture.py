@@ -5,17 +5,19 @@ that a judge's failure is neither a penalty nor a prize. Knows no engine and no 
 """
 
 import math
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from numbers import Real
 from typing import Any
 
 from rewards import REWARDS, combining, make_rewards
 from rewards.base import Reward, Rounds, declared_range
+from rewards.monitors import monitors
 from rewards.response import parse
 from rewards.reward_metrics import metrics
 from vlm_rl.algo.schedules import factor
 from vlm_rl.config import RewardConfig, ScheduleConfig
+from vlm_rl.config_judges import SCORERS
 from vlm_rl.errors import UserError, unknown
 from vlm_rl.types import Generate, Group, Query, Reply, RewardResult, Rollout, Score, ScoredGroup
 
@@ -69,18 +71,23 @@ class Mixture:
         """Whom the rewards declare that they ask."""
         return {target for reward in self.rewards.values() for target in reward.targets}
 
-    def check_targets(self, known: Collection[str]) -> None:
-        """Raises UserError when a reward declares that it asks somebody who is not `known`."""
+    def check_targets(self, known: Mapping[str, str]) -> None:
+        """`known` is the kind of each judge or model by its name. Raises UserError when a reward declares that it asks somebody who is not
+        there, or of another kind."""
         for label, reward in self.rewards.items():
             for target in reward.targets:
                 if target not in known:
                     raise unknown("judge or model to ask", target, known, f"rewards.{label}")
+                wanted, kind = reward.kinds.get(target), known[target]
+                if wanted != (kind if wanted or kind in SCORERS else None):
+                    asks = f"as a judge of kind {wanted}" if wanted else "with a prompt"
+                    raise UserError(f"rewards.{label} asks '{target}' {asks}, but judges.{target}.kind is {kind}")
 
     def score(self, groups: Sequence[Group], step: int, ask: Ask) -> list[ScoredGroup]:
         """Score every rollout of every group; `ask` is called once per round with all questions of that round, and not without any.
 
         Raises UserError, naming label and sample, for results that are not finite RewardResults, one per rollout, within a declared range;
-        naming label and share, when more than `unscored_limit` of a label's results are None.
+        naming label and share, when more than `unscored_limit` of a label's results are None or tell of an error.
         """
         courses = [_Course(label, g, reward.rounds(g)) for g in groups for label, reward in self.rewards.items()]
         _run(courses, ask)
@@ -99,7 +106,7 @@ class Mixture:
         for label in self.rewards:
             said = [r for course, rs in zip(courses, checked, strict=True) if course.label == label for r in rs]
             results = [r for r in said if r.value is not None or "skipped" not in r.detail]
-            failed = [r for r in results if r.value is None]
+            failed = [r for r in results if r.value is None or r.detail.get("error")]
             if failed and len(failed) > self.unscored_limit * len(results):
                 reason = next((str(r.detail["error"]) for r in failed if r.detail.get("error")), "no reason given")
                 raise UserError(
@@ -113,10 +120,9 @@ class Mixture:
         response = parse(prefill + rollout.text)
         return {"trace": response.trace, "answer": response.answer, "wellformed": response.wellformed}
 
-    @staticmethod
-    def metrics(scored: Sequence[ScoredGroup]) -> dict[str, float]:
-        """See `reward_metrics.metrics`."""
-        return metrics(scored)
+    def metrics(self, scored: Sequence[ScoredGroup]) -> dict[str, float]:
+        """See `reward_metrics.metrics` and `monitors.monitors`."""
+        return metrics(scored, {label for label, config in self.configs.items() if config.gate}) | monitors(scored)
 
     def ordering_warning(self) -> str | None:
         """A text when the other rewards together can lift a wrong answer to a right one's total, by declared edges or ranges ((0, 1)

@@ -1,6 +1,6 @@
 """What a step's rewards look like: means over rollouts under each reward's label. Numbers only."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from contextlib import suppress
 from statistics import StatisticsError, correlation, fmean, pstdev
 
@@ -9,14 +9,14 @@ from rewards.response import parse
 from vlm_rl.types import Part, ScoredGroup
 
 
-def metrics(scored: Sequence[ScoredGroup]) -> dict[str, float]:
+def metrics(scored: Sequence[ScoredGroup], gated: Collection[str] = ()) -> dict[str, float]:
     """Means over all rollouts of the step.
 
     Under reward/LABEL/: `raw` and `std` (population) leave unscored rollouts out and are absent when none is left, `value` is what the
-    transform made of it, `gate` and `weight` its factors; `contribution` counts a dropped term as 0, so that contributions add up to
-    `reward/total`; `unscored` and `skipped` are counts; `flat` is the share of groups whose rollouts all contribute the same; `with_length`
-    is the correlation of raw values with tokens written. Numbers in the results' details are means too, absent for unscored rollouts.
-    `rollout/wellformed` is the share of responses in the strict grammar.
+    transform made of it, `weight` its factor and `gate`, of the `gated` labels, the one that was applied; `contribution` counts a dropped
+    term as 0, so that contributions add up to `reward/total`; `unscored` and `skipped` are counts; `flat` is the share of groups whose
+    rollouts all contribute the same; `with_length` is the correlation of raw values with tokens written. Numbers in the results' details
+    are means too, absent for unscored rollouts. `rollout/wellformed` is the share of responses in the strict grammar.
     """
     numbers: dict[str, float] = {}
     labels = list(scored[0].parts) if scored else []
@@ -24,7 +24,7 @@ def metrics(scored: Sequence[ScoredGroup]) -> dict[str, float]:
     for label in labels:
         parts = [part for group in scored for part in group.parts[label]]
         flat = [len({part.contribution for part in group.parts[label]}) == 1 for group in scored]
-        named = _of_one(parts, lengths) | {"flat": fmean(flat)}
+        named = _of_one(parts, lengths) | {"flat": fmean(flat)} | (_gate(parts) if label in gated else {})
         numbers |= {f"reward/{label}/{name}": value for name, value in named.items()}
     if totals := [total for group in scored for total in group.totals]:
         numbers["reward/total"] = fmean(totals)
@@ -40,7 +40,7 @@ def _of_one(parts: Sequence[Part], lengths: Sequence[float]) -> dict[str, float]
     found = {
         "weight": fmean(part.weight for part in parts),
         "contribution": fmean(part.contribution or 0.0 for part in parts),
-        "unscored": float(len(parts) - len(known) - skipped),
+        "unscored": float(len(parts) - len(known) - skipped + sum(p.raw is not None and bool(p.detail.get("error")) for p in parts)),
         "skipped": float(skipped),
     }
     if known:
@@ -48,11 +48,15 @@ def _of_one(parts: Sequence[Part], lengths: Sequence[float]) -> dict[str, float]
         found |= {"raw": fmean(raws), "std": pstdev(raws)}
         with suppress(StatisticsError):  # one of the two does not vary
             found["with_length"] = correlation(raws, [length for _, length in known])
-    if any(part.gate != 1.0 for part in parts):
-        found["gate"] = fmean(part.gate for part in parts)
     if any(part.value != part.raw for part in parts):
         found["value"] = fmean(part.value for part in parts if part.value is not None)
     return found | _details(parts)
+
+
+def _gate(parts: Sequence[Part]) -> dict[str, float]:
+    """Of a term that was left out no gate was applied."""
+    applied = [part.gate for part in parts if part.contribution is not None]
+    return {"gate": fmean(applied)} if applied else {}
 
 
 def _details(parts: Sequence[Part]) -> dict[str, float]:

@@ -11,6 +11,7 @@ from data.media import decode_image, png_media
 from data.video import decode_video
 from vlm_rl.config import ModelConfig, TrainConfig
 from vlm_rl.config_judges import JudgeConfig
+from vlm_rl.engine.base import Judge
 from vlm_rl.engine.http_json import Endpoint
 from vlm_rl.engine.openai import OpenAIJudge
 from vlm_rl.errors import UserError
@@ -19,16 +20,22 @@ from vlm_rl.types import Media, VideoBudget
 FRAMES = 8  # of a video, sent as pictures: the protocol has no common form for videos
 
 
-def make_judges(config: TrainConfig, environment: Mapping[str, str]) -> dict[str, OpenAIJudge]:
-    """One judge per entry of `judges:`; nothing is sent yet. Raises UserError, naming the variable, for a key that is not set."""
-    judges = {}
-    for name, settings in config.judges.items():
-        key = _key(name, settings, environment)
-        limits = (settings.max_concurrency, settings.timeout_s, settings.retries)
-        endpoint = Endpoint(name, settings.url, settings.model, key, *limits)
-        cache_dir = Path(settings.cache_dir).expanduser() if settings.cache_dir is not None else None
-        judges[name] = OpenAIJudge(endpoint, Pictures(settings.image_max_pixels, config.model), cache_dir)
-    return judges
+def make_judges(config: TrainConfig, environment: Mapping[str, str]) -> dict[str, Judge]:
+    """One judge per entry of `judges:`; nothing is sent or loaded yet. Raises UserError, naming the variable, for a key that is not set."""
+    return {name: _make(name, settings, config.model, environment) for name, settings in config.judges.items()}
+
+
+def _make(name: str, settings: JudgeConfig, model: ModelConfig, environment: Mapping[str, str]) -> Judge:
+    pictures = Pictures(settings.image_max_pixels, model)
+    if settings.kind != "openai":
+        from vlm_rl.engine.hf_judge import make_local  # only here is torch needed for a judge
+
+        return make_local(name, settings, pictures)
+    assert settings.url and settings.model
+    limits = (settings.max_concurrency, settings.timeout_s, settings.retries)
+    endpoint = Endpoint(name, settings.url, settings.model, _key(name, settings, environment), *limits)
+    cache_dir = Path(settings.cache_dir).expanduser() if settings.cache_dir is not None else None
+    return OpenAIJudge(endpoint, pictures, cache_dir)
 
 
 def _key(name: str, settings: JudgeConfig, environment: Mapping[str, str]) -> str | None:

@@ -17,9 +17,8 @@ from vlm_rl.asking import Asker
 from vlm_rl.cli_judges import make_judges
 from vlm_rl.cli_run import Run, carry_out
 from vlm_rl.config import TrainConfig
-from vlm_rl.engine.base import Engine
+from vlm_rl.engine.base import Engine, Judge
 from vlm_rl.engine.hf import HFEngine
-from vlm_rl.engine.openai import OpenAIJudge
 from vlm_rl.errors import RowError, UserError
 from vlm_rl.memory import guarded
 from vlm_rl.policy import Policy
@@ -37,7 +36,7 @@ def train(config: TrainConfig, environment: Mapping[str, str] | None = None) -> 
     update.check_names(config.algo)
     mixture = Mixture(config.rewards, config.guards.unscored_limit)
     judges = make_judges(config, environment or {})
-    mixture.check_targets(("policy", "start", *judges))
+    mixture.check_targets({"policy": "model", "start": "model"} | {name: judge.kind for name, judge in config.judges.items()})
     return carry_out(config, partial(TrainRun, mixture=mixture, judges=judges))
 
 
@@ -47,7 +46,7 @@ class TrainRun(Run):
 
     config: TrainConfig
     mixture: Mixture = field(kw_only=True)
-    judges: Mapping[str, OpenAIJudge] = field(kw_only=True)
+    judges: Mapping[str, Judge] = field(kw_only=True)
 
     def go(self) -> None:
         for judge in self.judges.values():

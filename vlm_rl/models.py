@@ -70,13 +70,17 @@ def save_model(directory: Path, model: Any, chat: Chat) -> None:
 
 
 def _source(config: ModelConfig) -> str:
-    """A local directory when there is one; anything else is left to the hub."""
-    local = project_path(str(config.path))
+    return source_of(str(config.path), "model.path")
+
+
+def source_of(path: str, key: str) -> str:
+    """A local directory when there is one; anything else is left to the hub. Raises UserError naming the config's `key`."""
+    local = project_path(path)
     if local.exists():
         return str(local)
-    if str(config.path).startswith((".", "/", "~")) or str(config.path).count("/") != 1:
-        raise UserError(f"model.path={config.path}: there is no such directory, and it is no hub id of the form owner/name")
-    return str(config.path)
+    if path.startswith((".", "/", "~")) or path.count("/") != 1:
+        raise UserError(f"{key}={path}: there is no such directory, and it is no hub id of the form owner/name")
+    return path
 
 
 def _first_line(error: Exception) -> str:

@@ -46,6 +46,10 @@ class Engine(Protocol):
 class Judge(Protocol):
     """Answers prompts that are whole texts, without the policy's chat template."""
 
+    def probe(self) -> None:
+        """Raises UserError, naming the judge and what to mend, unless it can be asked."""
+        ...
+
     def answer(self, queries: Sequence[Generate], progress: Progress | None = None) -> list[Reply]:
         """One reply per query, in order. A judge that fails says so in `Reply.error` and raises nothing."""
         ...
