@@ -19,6 +19,7 @@ REWARDS: dict[str, str] = {
     "care": "rewards.care:Care",
     "format": "rewards.format:Format",
     "overlong": "rewards.length:Overlong",
+    "sccm": "rewards.sccm:Sccm",
     "thinking": "rewards.thinking:Thinking",
 }
 

@@ -41,7 +41,11 @@ def stranger(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_every_table_entry_can_be_made() -> None:
-    arguments = {"overlong": {"max_tokens": 100, "cache": 20}, "thinking": {"judge": "tidy"}}
+    arguments = {
+        "overlong": {"max_tokens": 100, "cache": 20},
+        "thinking": {"judge": "tidy"},
+        "sccm": {"convention": "rel_1"},
+    }
     made = make_rewards(configs(**{name: arguments.get(name, {}) for name in REWARDS}))
     assert list(made) == list(REWARDS)
 
