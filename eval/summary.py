@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 from eval.metrics import Estimate, discordant, mcnemar_exact, minimum_detectable_effect, paired_bootstrap, wilson
 from eval.runner import CLEAN
+from eval.scene_truth import scene_truth
 from vlm_rl.errors import UserError
 from vlm_rl.types import Record
 
@@ -60,6 +61,8 @@ def compare(before: Sequence[Record], after: Sequence[Record]) -> dict[str, Any]
         summary |= _accuracy(old.right(CLEAN), new.right(CLEAN), clusters)
         summary |= _shares("before", list(old.greedy[CLEAN].values())) | _shares("after", list(new.greedy[CLEAN].values()))
         summary |= _over_blank(old, new, clusters)
+    summary |= {f"eval/truth/{name}_before": share for name, share in scene_truth(before).items()}
+    summary |= {f"eval/truth/{name}_after": share for name, share in scene_truth(after).items()}
     if old.sampled and new.sampled:
         clusters = _pictures({i: records[0] for i, records in old.sampled.items()})
         earlier, later = old.sampled_right(), new.sampled_right()
@@ -155,7 +158,17 @@ def in_words(summary: Mapping[str, Any]) -> str:
     """The sentence a researcher would write about a summary: the numbers, and what they allow to say."""
     numbers = evidence(summary)
     joint = ": " if "eval/gain_over_blank" in summary else "; "
-    return f"{numbers}{joint}{verdict(summary)[1]}" if numbers else verdict(summary)[1]
+    return (f"{numbers}{joint}{verdict(summary)[1]}" if numbers else verdict(summary)[1]) + traces(summary)
+
+
+_SAID = {"claim_truth": "claims true", "box_truth": "boxes right", "follows": "conclusion follows", "consistent": "answer as concluded"}
+
+
+def traces(summary: Mapping[str, Any]) -> str:
+    """How true the traces about scenes are, before and after, in percent; empty for other data."""
+    pairs = [(words, summary.get(f"eval/truth/{name}_before"), summary.get(f"eval/truth/{name}_after")) for name, words in _SAID.items()]
+    known = [f"{words} {points(before)} -> {points(after)}" for words, before, after in pairs if before is not None and after is not None]
+    return f"; traces by exact truth: {', '.join(known)}" if known else ""
 
 
 def evidence(summary: Mapping[str, Any]) -> str:
