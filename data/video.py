@@ -1,7 +1,8 @@
 """Encoded videos in, evenly drawn and resized frames out. Any byte string is survivable: what cannot be used raises RowError.
 
 Which frames and what size follow qwen-vl-utils' rules; its own reader is not used, because it swallows errors and has no time limit.
-Decoding happens in worker processes (data.decoding). Sound and subtitles are not read.
+Decoding happens in worker processes (data.decoding). Sound and subtitles are not read. Damage inside a stream that a decoder conceals is
+told of by PyAV, mostly, and by decord not at all.
 """
 
 import io

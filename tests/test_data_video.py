@@ -2,9 +2,11 @@
 
 import os
 import random
+import re
 import signal
 import threading
 import time
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -321,3 +323,21 @@ def test_a_codec_that_decord_lacks_is_told(tmp_path):
     assert check_video(clip(path), "r", "pyav").frames == check_video(clip(path), "r", "any").frames == 12
     with pytest.raises(RowError, match=r"no video stream that decord can decode; for AV1 write model\.video_backend=pyav"):
         check_video(clip(path), "r", "decord")
+
+
+def test_pyav_tells_of_frames_that_its_decoder_made_up():
+    """Of 12 copies with one wrong byte each: what is shown is right or refused, but for damage that is a valid stream again."""
+    whole, rng, refused, wrong = CARPHONE.read_bytes(), random.Random(0), 0, 0
+    budget = VideoBudget(max_frames=12, min_pixels=28 * 28, max_pixels=56 * 56, backend="pyav")
+    want = decode_video(clip(CARPHONE), budget, "r").frames
+    first = whole.find(b"mdat") + 2000
+    for _ in range(12):
+        data = bytearray(whole)
+        data[rng.randrange(first, len(whole) * 8 // 10)] ^= 255
+        try:
+            got = decode_video(Media("video", data=bytes(data)), budget, "r").frames
+            wrong += not np.array_equal(got, want)
+        except RowError as error:
+            refused += bool(re.search(r"damaged: of frame \d+ of 120 a part is made up|cannot be decoded|truncated", error.reason))
+    assert refused >= 6 and wrong <= 3
+    assert decode_video(Media("video", data=bytes(data)), replace(budget, backend="decord"), "r").frames.shape == want.shape
