@@ -43,6 +43,7 @@ def stranger(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_every_table_entry_can_be_made() -> None:
     arguments = {
         "overlong": {"max_tokens": 100, "cache": 20},
+        "hybrid": {"scorer": "tidy"},
         "thinking": {"judge": "tidy"},
         "sccm": {"convention": "rel_1"},
     }
