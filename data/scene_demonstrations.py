@@ -1,13 +1,13 @@
 """Responses to imitate for scenes, with chosen shares of imperfection, so that a policy starts imperfect in ways that are known exactly.
 
-Each share is a row's own chance, drawn by its id:
-- letter_a: multiple choice is answered with "A" whatever the trace concludes: an option-order bias.
+Multiple choice is answered by the option's text: a model this small learns to look up letters only from far more rows. Each share is a
+row's own chance, drawn by its id:
+- first_option: multiple choice is answered with the first option whatever the trace concludes: an option-order bias.
 - wrong_conclusion: the trace is true, its conclusion is another option, and the answer goes with the conclusion.
 - false_claim: one thing is said to be what it is not, and the right conclusion is drawn all the same.
 - loose_box: the box of one thing lies elsewhere.
 - direct: an answer without a trace, after an empty one was given.
 - crop: the picture is replaced by what lies in the boxes of the evidence, and answered directly, where such crops can show the answer.
-- read: no picture; a conclusion, any option's, is given, and only the answer that it names is written.
 - follow: the trace is given, in half of the rows a false one, and only the answer that it concludes is written.
 - tour: the question becomes how many things there are, and the trace names every one: the densest lesson in seeing.
 - caption: the right caption stands before the question, and is relied on.
@@ -21,12 +21,11 @@ from data.scene_logic import Thing
 from data.scene_types import Scene, question, scene_from
 from data.scene_writing import altered, moved, trace
 from data.views import Draw, apply
-from data.views_text import OPEN_THINK
 from vlm_rl.errors import UserError, unknown
 from vlm_rl.seeds import stable_hash
 from vlm_rl.types import LETTERS, Sample
 
-SHARES = ("letter_a", "wrong_conclusion", "false_claim", "loose_box", "direct", "crop", "read", "follow", "tour", "caption")
+SHARES = ("first_option", "wrong_conclusion", "false_claim", "loose_box", "direct", "crop", "follow", "tour", "caption")
 CROPS_TELL = ("colour", "shape", "count")
 
 
@@ -46,31 +45,23 @@ def demonstrated(sample: Sample, shares: Mapping[str, float]) -> Sample:
     scene = scene_from(sample.meta["scene"])
     if "tour" in chosen:
         return _tour(sample, scene)
-    if "read" in chosen and sample.options:
-        return _read(sample, rng)
     if "follow" in chosen:
         return _follow(sample, rng)
     cropped = "crop" in chosen and bool(sample.meta.get("boxes")) and sample.meta["family"] in CROPS_TELL
     if cropped or "direct" in chosen:
         views = ["boxes_cropped"] if cropped else []
         asked = apply([*views, "think_empty"], sample, Draw(0))
-        return replace(asked, response=f"<answer>{_letter(sample, sample.answer, chosen)}</answer>")
+        return replace(asked, response=f"<answer>{_answer(sample, sample.answer, chosen)}</answer>")
     conclusion, answer = _conclusion(sample, scene, chosen, rng)
     said = trace(scene, _evidence(scene, chosen, rng), conclusion)
     asked = apply(["caption_right"], sample, Draw(0)) if "caption" in chosen else sample
-    return replace(asked, response=f"<think>{said}</think><answer>{_letter(sample, answer, chosen)}</answer>")
-
-
-def _read(sample: Sample, rng: random.Random) -> Sample:
-    option = rng.randrange(len(sample.options))
-    prefill = f"{OPEN_THINK}The answer is {sample.options[option]}."
-    return replace(sample, media=(), prefill=prefill, answer=LETTERS[option], response=f"</think><answer>{LETTERS[option]}</answer>")
+    return replace(asked, response=f"<think>{said}</think><answer>{_answer(sample, answer, chosen)}</answer>")
 
 
 def _follow(sample: Sample, rng: random.Random) -> Sample:
     wrong = sample.meta.get("wrong_answer") if rng.random() < 0.5 else None
     asked = apply(["think_right" if wrong is None else "think_wrong"], sample, Draw(0))
-    return replace(asked, response=f"</think><answer>{sample.answer if wrong is None else wrong}</answer>")
+    return replace(asked, response=f"</think><answer>{_answer(sample, sample.answer if wrong is None else wrong, set())}</answer>")
 
 
 def _tour(sample: Sample, scene: Scene) -> Sample:
@@ -103,5 +94,8 @@ def _conclusion(sample: Sample, scene: Scene, chosen: set[str], rng: random.Rand
     return scene.gold, sample.answer
 
 
-def _letter(sample: Sample, answer: str, chosen: set[str]) -> str:
-    return LETTERS[0] if "letter_a" in chosen and sample.options else answer
+def _answer(sample: Sample, answer: str, chosen: set[str]) -> str:
+    """As it is written: of multiple choice the option's text."""
+    if not sample.options:
+        return answer
+    return sample.options[0 if "first_option" in chosen else LETTERS.index(answer)]

@@ -34,7 +34,8 @@ def direct(sample: Sample) -> str:
 
 def _hint(sample: Sample) -> str:
     several = sample.kind == "choice" and "," in sample.answer
-    return "the letters of all right options, separated by commas" if several else str(sample.meta.get("answer_form") or _HINTS[sample.kind])
+    own = str(sample.meta.get("answer_form") or _HINTS[sample.kind])
+    return "the letters of all right options, separated by commas" if several else own
 
 
 TEMPLATES: dict[str, Template] = {"direct": direct, "plain": plain, "think": think}

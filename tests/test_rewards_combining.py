@@ -11,7 +11,7 @@ from rewards import combining, transforms
 from rewards.gates import GATES, Look, trust_weight
 from vlm_rl.config import RewardConfig
 from vlm_rl.errors import UserError
-from vlm_rl.types import Completion, Group, Rollout, RewardResult, Segment
+from vlm_rl.types import Completion, Group, RewardResult, Rollout, Segment
 
 shares = st.floats(0, 1, allow_nan=False)
 
@@ -86,7 +86,8 @@ def test_gates_look_at_the_answer_and_at_the_form() -> None:
 def test_parts_keep_what_every_step_made() -> None:
     configs = {"a": RewardConfig(), "b": RewardConfig(transform={"use": "clip", "high": 0.5}, gate={"use": "requires_correct", "on": "a"})}
     group = make_group(["x", "y"])
-    scored = combining.combine(group, {"a": [RewardResult(1.0), RewardResult(0.0)], "b": [RewardResult(0.9)] * 2}, configs, {"a": 1, "b": 2})
+    results = {"a": [RewardResult(1.0), RewardResult(0.0)], "b": [RewardResult(0.9)] * 2}
+    scored = combining.combine(group, results, configs, {"a": 1, "b": 2})
     assert [(p.raw, p.value, p.gate, p.weight, p.contribution) for p in scored.parts["b"]] == [(0.9, 0.5, 1, 2, 1.0), (0.9, 0.5, 0, 2, 0.0)]
     assert scored.totals == (2.0, 0.0)
 

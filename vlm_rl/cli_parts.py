@@ -15,7 +15,6 @@ from data.video import THUMBNAIL, decode_video
 from data.views import blank
 from eval.runner import CLEAN, Plan, unchanged
 from eval.runner import evaluate as ask_all
-from eval.scene_truth import scene_truth
 from eval.summary import BLANK
 from vlm_rl import checkpoint, models
 from vlm_rl.asking import Asker
