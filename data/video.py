@@ -7,6 +7,7 @@ told of by PyAV, mostly, and by decord not at all.
 
 import io
 import json
+import math
 import struct
 import zlib
 from collections.abc import Iterator, Sequence
@@ -135,15 +136,13 @@ def _opened(media: Media, backend: str, row: str, seconds: float) -> Iterator[Re
 
 def _seen(info: VideoInfo, media: Media, row: str) -> tuple[VideoInfo, Sequence[int]]:
     """The video as it is looked at, and which of the file's frames each of its frames is."""
-    first, count = 0, info.frames
-    if media.bounded:
-        bounds = {"video_start": media.start, "video_end": media.end}
-        try:
-            first, _, count = _rules().calculate_video_frame_range(bounds, info.frames, info.fps)
-        except ValueError:
-            length = f"of {info.frames} frames at {info.fps:g} a second"
-            raise RowError(row, f"{name_of(media)}: the video {length} has fewer than two frames there") from None
-    order = [first + place for place in frame_order(count, media.edits)]
+    seconds = info.frames / info.fps
+    first = 0 if media.start is None else math.ceil(min(media.start, seconds) * info.fps)
+    last = info.frames - 1 if media.end is None else min(math.floor(min(media.end, seconds) * info.fps), info.frames - 1)
+    if media.bounded and first >= last:
+        length = f"of {info.frames} frames at {info.fps:g} a second"
+        raise RowError(row, f"{name_of(media)}: the video {length} has fewer than two frames there")
+    order = [first + place for place in frame_order(last + 1 - first, media.edits)]
     return replace(info, frames=len(order), first=first), order
 
 
