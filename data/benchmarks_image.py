@@ -29,6 +29,7 @@ from data.benchmarks_math import IN_THE_PICTURE
 from vlm_rl.seeds import stable_hash
 from vlm_rl.types import LETTERS, Media, Sample
 
+OPEN = {"grading": "open", "answer_form": "a number, a word or a short phrase only"}
 _MOST_IMAGES = 7
 _DISCIPLINES = {
     "Art & Design": "Art Art_Theory Design Music",
@@ -62,7 +63,7 @@ def mmmu(row: Row, place: Place) -> Sample:
     if open_ended:
         keys = _keys(row)
         answer = keys[0] if keys else ""
-        meta |= {"grading": "open", "alternatives": keys[1:]}
+        meta |= {**OPEN, "alternatives": keys[1:]}
         return Sample(sample_id, question, answer, "text", (), media, meta=meta)
     return Sample(sample_id, question, letter_gold(key_text(row, "answer"), len(options)), "choice", options, media, meta=meta)
 
@@ -109,7 +110,9 @@ def chartqa(row: Row, place: Place) -> Sample:
     kind = "human" if maybe(row, "type", "human_or_machine").startswith("human") else "augmented"
     answer, question = key_text({"answer": key}, "answer"), text(row, "question", "query")
     media = required_image(row, place, "image")
-    return Sample(maybe(row, "id") or str(place.number), question, answer, "text", (), media, meta={"grading": "relaxed", "type": kind})
+    return Sample(
+        maybe(row, "id") or str(place.number), question, answer, "text", (), media, meta={**OPEN, "grading": "relaxed", "type": kind}
+    )
 
 
 def vstar(row: Row, place: Place) -> Sample:

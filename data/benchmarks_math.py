@@ -69,7 +69,7 @@ def _mathvista_open(answer_type: str, precision: str, key: str) -> tuple[AnswerK
             raise ValueError(f'the field "precision" is a number of digits up to {_MOST_DIGITS}, not {precision[:40]!r}')
         return "number", f" (Answer with {digits} digit{'s' * (digits != 1)} after the point.)", {"grading": "decimals", "decimals": digits}
     if answer_type == "list":
-        return "text", " (Answer with a list of numbers, such as [1, 2].)", {"grading": "list"}
+        return "text", " (Answer with a list of numbers, such as [1, 2].)", {"grading": "list", "answer_form": "the list only"}
     if answer_type == "text":
         return "text", "", {"grading": "exact"}
     raise ValueError(f'the field "answer_type" is integer, float, list or text, not {answer_type[:40]!r}')
@@ -114,11 +114,15 @@ def mathvision(row: Row, place: Place) -> Sample:
 
 
 def logicvista(row: Row, place: Place) -> Sample:
-    """lscpku/LogicVista (arXiv 2407.04973): options inside the question or in the picture; one letter or several, all must match."""
+    """lscpku/LogicVista (arXiv 2407.04973): options inside the question or in the picture; one letter or several, all must match.
+
+    Every question says that several may be right: said only where it is so, it would be half the answer.
+    """
     key = key_text(row, "answer")
     choice = lettered(text(row, "question"), key)
     skill = need(row, "skill") if "skill" in row else ""
     meta = {"skill": list(texts(skill, "skill")) if isinstance(skill, (list, tuple)) else str(skill or "")}
+    meta["answer_form"] = "the letter of the right option, or the letters of all that are right, separated by commas"
     media, sample_id = required_image(row, place, "image"), maybe(row, "index", "id") or str(place.number)
     gold = letter_gold(key, choice.count)
     return Sample(sample_id, choice.question, gold, "choice", choice.options, media, meta=meta | choice.meta)

@@ -25,7 +25,7 @@ from data.benchmark_fields import (
     text_gold,
     texts,
 )
-from data.benchmarks_image import folder_of, subject_of
+from data.benchmarks_image import OPEN, folder_of, subject_of
 from vlm_rl.types import LETTERS, Sample
 
 VSI_NUMERIC = ("object_abs_distance", "object_counting", "object_size_estimation", "room_size_estimation")
@@ -50,7 +50,7 @@ def mmvu(row: Row, place: Place) -> Sample:
     meta: dict[str, Any] = {"question_type": kind, "subject": subject, "cluster": path}
     media, sample_id, question = (file(place, "video", path),), text(row, "id"), text(row, "question")
     if kind == "open-ended":
-        return Sample(sample_id, question, key_text(row, "answer"), "text", (), media, meta=meta | {"grading": "open"})
+        return Sample(sample_id, question, key_text(row, "answer"), "text", (), media, meta=meta | OPEN)
     if kind != "multiple-choice":
         raise ValueError(f'the field "question_type" is multiple-choice or open-ended, not {kind[:40]!r}')
     need(row, "choices")
@@ -91,7 +91,7 @@ def videommmu(row: Row, place: Place) -> Sample:
     if options and meta["question_type"] != "open":
         gold = letter_gold(key_text(row, "answer"), len(options))
         return Sample(row_id, question, gold, "choice", options, media, meta=meta)
-    return Sample(row_id, question, key_text(row, "answer"), "text", (), media, meta=meta | {"grading": "open"})
+    return Sample(row_id, question, key_text(row, "answer"), "text", (), media, meta=meta | OPEN)
 
 
 def videomme(row: Row, place: Place) -> Sample:

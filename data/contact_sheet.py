@@ -193,7 +193,8 @@ def _url(png: bytes) -> str:
 
 
 def _meta(meta: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
-    return tuple((str(key), _cut(_shown(value), _LONGEST_META)) for key, value in list(meta.items())[:_MOST_META])
+    told = [(key, value) for key, value in meta.items() if value not in ("", None)][:_MOST_META]
+    return tuple((str(key), _cut(_shown(value), _LONGEST_META)) for key, value in told)
 
 
 def _shown(value: Any) -> str:

@@ -33,9 +33,10 @@ def direct(sample: Sample) -> str:
 
 
 def _hint(sample: Sample) -> str:
+    """The row's own `meta["answer_form"]`, else by its kind."""
     several = sample.kind == "choice" and "," in sample.answer
-    own = str(sample.meta.get("answer_form") or _HINTS[sample.kind])
-    return "the letters of all right options, separated by commas" if several else own
+    usual = "the letters of all right options, separated by commas" if several else _HINTS[sample.kind]
+    return str(sample.meta.get("answer_form") or usual)
 
 
 TEMPLATES: dict[str, Template] = {"direct": direct, "plain": plain, "think": think}

@@ -188,6 +188,14 @@ def test_logicvista_needs_all_letters() -> None:
     assert pictured.options == () and [grade(pictured, text) for text in ("E", "(e)", "Select from E and A")] == [1, 1, 0]
 
 
+def test_prompts_ask_for_the_form_that_is_graded_and_give_nothing_away() -> None:
+    hints = {entry: [think(sample).rpartition(": ")[2] for sample in samples(entry)] for entry in ROWS}
+    assert len(set(hints["logicvista"])) == 1 and "all that are right" in hints["logicvista"][0]
+    assert hints["mathvista"][3:] == ["the list only.", "a word or a short phrase only."]
+    for entry, index in (("mmmu", 3), ("chartqa", 0), ("chartqa", 1), ("videommmu", 1), ("mmvu", 1)):
+        assert hints[entry][index] == "a number, a word or a short phrase only."
+
+
 def test_wemath_options_in_one_text_or_in_columns() -> None:
     sample = one("wemath", wemath(2, "1"))
     assert sample.options == ("9", "12", "16", "No correct answer") and sample.id == "5/2steps_1"
