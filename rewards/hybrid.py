@@ -3,14 +3,14 @@
     R_hybrid_i = c x rule_i + (1 - c) x model_i, with c = 1 for a verifiable row and c = 0 for an open one
 
 The switch is the paper's; how a model's score becomes a number on [0, 1] is our definition, since its equations are not public. A row says
-what it is by `meta["verifiable"]` (false: open); a row that carries `meta["confidence"]` in [0, 1] has that for c, a blend. The response
-never decides: a policy could choose the softer judge. The paper's other two terms are the rewards `length_penalty` and `format`, its
-advantage `algo.advantage: group_mean`.
+what it is by `meta["verifiable"]` (false: open), or the config by its kind of answer; a row that carries `meta["confidence"]` in [0, 1]
+has that for c, a blend. The response never decides: a policy could choose the softer judge. The paper's other two terms are the rewards
+`length_penalty` and `format`, its advantage `algo.advantage: group_mean`.
 """
 
 import math
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any, get_args
 
 from rewards.base import Reward, Rounds, whole_text
 from rewards.grading import grade
@@ -20,7 +20,7 @@ from rewards.response import MODES, parse
 from rewards.rules import same_text
 from vlm_rl.config_judges import SCORERS
 from vlm_rl.errors import RowError, UserError, unknown
-from vlm_rl.types import Generate, Group, Reply, RewardResult, Sample, Sampling
+from vlm_rl.types import AnswerKind, Generate, Group, Reply, RewardResult, Sample, Sampling
 
 CRITERIA = ("It answers the question that was asked.", "What it says agrees in meaning with the reference; other words are fine.")
 BY = ("judge", *SCORERS)
@@ -28,7 +28,7 @@ _ONE_NUMBER = Sampling(1, 0.0)
 
 
 class Hybrid(Reward):
-    """`scorer` names one of `judges:`; `by` says what it is.
+    """`scorer` names one of `judges:`; `by` says what it is. Rows of the kinds in `open` ("text") are open whatever they say themselves.
 
     judge: a chat model, asked with the prompt `rubric` (question, reference, response), its score as it is. embedding: of the cosine c of
     answer and gold answer, clip((c - low) / (high - low), 0, 1) with (low, high) = `calibration`, so that (0, 1) is clip(c, 0, 1).
@@ -47,15 +47,19 @@ class Hybrid(Reward):
         criteria: Sequence[str] = CRITERIA,
         shown: str = "answer",
         mode: str = "lenient",
+        open: Sequence[str] = (),
     ):
         for what, name, known in (("kind of scorer", by, BY), ("mode", mode, MODES), ("part", shown, ("answer", "response"))):
             if name not in known:
                 raise unknown(what, str(name), known)
+        for kind in open:
+            if kind not in get_args(AnswerKind):
+                raise unknown("kind of answer", str(kind), get_args(AnswerKind), "open")
         low, high = _pair(calibration)
         if (high <= low) if by == "embedding" else (high <= 0):
             raise UserError(f"calibration of {by}: {'high must be above low' if by == 'embedding' else 's must be positive'}, not {high:g}")
         self.call, self.by, self.calibration = judge_call(scorer), by, (low, high)
-        self.criteria, self.shown, self.mode = tuple(criteria), shown, mode
+        self.criteria, self.shown, self.mode, self.open = tuple(criteria), shown, mode, frozenset(open)
         self.targets = (self.call.name,)
 
     @property
@@ -64,7 +68,7 @@ class Hybrid(Reward):
 
     def rounds(self, group: Group) -> Rounds:
         answers = [parse(whole_text(group, rollout), self.mode).answer for rollout in group.rollouts]
-        rules, sure = [grade(group.sample, answer) for answer in answers], confidence(group.sample)
+        rules, sure = [grade(group.sample, answer) for answer in answers], confidence(group.sample, self.open)
         asked = [i for i, answer in enumerate(answers) if sure < 1 and not self._empty(group.sample, answer)]
         replies = yield [self._query(group, i, answers[i] or "") for i in asked]
         said = dict(zip(asked, replies, strict=True))
@@ -123,13 +127,13 @@ def read_number(text: str) -> float | None:
     return number if math.isfinite(number) else None
 
 
-def confidence(sample: Sample) -> float:
+def confidence(sample: Sample, open_kinds: Collection[str] = ()) -> float:
     """How far the row's rule decides: `meta["confidence"]`, else 1 for a verifiable row and 0 for an open one. Raises RowError."""
     verifiable, sure = sample.meta.get("verifiable", True), sample.meta.get("confidence")
     if not isinstance(verifiable, bool):
         raise RowError(sample.id, f"meta.verifiable is true or false, not {verifiable!r}")
     if sure is None:
-        return float(verifiable)
+        return float(verifiable and sample.kind not in open_kinds)
     if isinstance(sure, bool) or not isinstance(sure, int | float) or not 0 <= sure <= 1:
         raise RowError(sample.id, f"meta.confidence is a number from 0 to 1, not {sure!r}")
     return float(sure)

@@ -171,6 +171,7 @@ def test_metrics_tell_rules_from_models() -> None:
         ({"calibration": [1]}, "calibration is two numbers"),
         ({"calibration": ["a", "b"]}, "calibration is two numbers"),
         ({"calibration": [0, math.inf]}, "calibration is two numbers"),
+        ({"open": ["txt"]}, "did you mean 'text'"),
         ({"shown": "all"}, "unknown part 'all'"),
         ({"mode": "strikt"}, "did you mean 'strict'"),
     ],

@@ -7,12 +7,14 @@ from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
+from data.augment import Augmentation, condition_of, refused
 from eval.report import write_report
 from eval.runner import CLEAN, load_records, save_records
 from eval.summary import compare, in_words
 from rewards import grading
 from rewards.mixture import Mixture
 from vlm_rl import cli_parts, models, update
+from vlm_rl.alarms import Alarms, check_alarms
 from vlm_rl.asking import Asker
 from vlm_rl.cli_judges import make_judges
 from vlm_rl.cli_run import Run, carry_out
@@ -22,6 +24,7 @@ from vlm_rl.engine.hf import HFEngine
 from vlm_rl.errors import RowError, UserError
 from vlm_rl.memory import guarded
 from vlm_rl.policy import Policy
+from vlm_rl.tracker import read_jsonl
 from vlm_rl.trainer import Hooks, Plan, Trainer
 from vlm_rl.types import Prompt, Record, Sample, Sampling, ScoredGroup
 
@@ -35,9 +38,11 @@ def train(config: TrainConfig, environment: Mapping[str, str] | None = None) -> 
     """
     update.check_names(config.algo)
     mixture = Mixture(config.rewards, config.guards.unscored_limit)
+    augment = Augmentation(config.augment, config.seed)
+    check_alarms(config.guards.alarms)
     judges = make_judges(config, environment or {})
     mixture.check_targets({"policy": "model", "start": "model"} | {name: judge.kind for name, judge in config.judges.items()})
-    return carry_out(config, partial(TrainRun, mixture=mixture, judges=judges))
+    return carry_out(config, partial(TrainRun, mixture=mixture, judges=judges, augment=augment))
 
 
 @dataclass
@@ -47,6 +52,7 @@ class TrainRun(Run):
     config: TrainConfig
     mixture: Mixture = field(kw_only=True)
     judges: Mapping[str, Judge] = field(kw_only=True)
+    augment: Augmentation = field(kw_only=True)
 
     def go(self) -> None:
         for judge in self.judges.values():
@@ -86,16 +92,28 @@ class TrainRun(Run):
         return Trainer(plan, self.prompts, self.engine, ask, self.mixture, updater, Hooks(self.log, self.evaluate, self.save))
 
     def prompts(self, step: int) -> list[Prompt]:
-        """The rows of a step (from 1), rendered; what cannot be rendered is left out where the config says so."""
-        prompts = []
-        for sample in self.samples(step):
+        """The rows of a step (from 1), each under its view, rendered; what cannot be rendered is left out where the config says so."""
+        prompts, samples = [], self.samples(step)
+        for sample in samples:
             try:
-                prompts.append(self.chat.prompt(sample))
+                prompts.append(self.rendered(sample, self.augment(sample, step, samples)))
             except RowError as error:
                 self.skip(error)
         if not prompts:
             raise UserError(f"step {step}: no row of the step can be rendered")
         return prompts
+
+    def rendered(self, sample: Sample, changed: Sample) -> Prompt:
+        """The row as changed by its view, or, where no prompt can be made of that (too long, say), as it is. Raises RowError."""
+        try:
+            return self.chat.prompt(changed)
+        except RowError:  # raised once more where the row itself is what cannot be rendered
+            return self.chat.prompt(refused(sample, condition_of(changed)))
+
+    @cached_property
+    def alarms(self) -> Alarms:
+        lines = read_jsonl(self.run_dir / "metrics.jsonl") if self.done else []
+        return Alarms(self.config.guards.alarms, lines[0] if lines else None)
 
     def evaluation(self, when: str) -> list[Record]:
         """The full evaluation before or after training, kept on disk so that a resumed run does not repeat it."""
@@ -121,7 +139,10 @@ class TrainRun(Run):
         return records
 
     def log(self, step: int, metrics: Mapping[str, float], scored: Sequence[ScoredGroup]) -> None:
-        self.tracker.log(step, {**metrics, **cli_parts.peak_memory()})
+        ringing, warnings = self.alarms(metrics)
+        self.tracker.log(step, {**metrics, **self.augment.metrics(scored), **ringing, **cli_parts.peak_memory()})
+        for warning in warnings:
+            self.console.message(f"warning: step {step}: {warning}")
         rows = [row for group in scored for row in self.rollout_rows(group)]
         self.tracker.log_rollouts(step, rows)
         cli_parts.keep_pictures(self.tracker, [group.group.sample for group in scored[:PICTURED_GROUPS]])
@@ -141,6 +162,7 @@ class TrainRun(Run):
             "options": list(sample.options),
             "gold": sample.answer,
             "media_ids": [media.id for media in sample.media],
+            "condition": condition_of(sample),
         }
         rows = []
         for i, rollout in enumerate(scored.group.rollouts):

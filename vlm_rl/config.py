@@ -142,6 +142,9 @@ class GuardSection(Section):
     parity_limit: float = Field(default=0.05, gt=0, description="stop when the mean |log-prob difference| per token is above this")
     unscored_limit: float = Field(default=0.1, ge=0, le=1, description="stop when more than this share of a step's rewards went unscored")
     bad_row_limit: int = Field(default=10, ge=0, description="with on_bad_row: skip, stop after this many bad rows met in a run")
+    alarms: dict[str, float | None] = Field(
+        default_factory=dict, description="other thresholds of alarms.ALARMS by name; null silences one"
+    )
 
 
 class TrainConfig(Section):
@@ -152,6 +155,7 @@ class TrainConfig(Section):
     model: ModelConfig
     data: DataConfig
     eval_data: DataConfig | None = None
+    augment: dict[str, float] = Field(default_factory=dict, description="shares of training prompts under a view, by its name")
     rollout: RolloutConfig = RolloutConfig()
     rewards: dict[str, RewardConfig]
     judges: dict[str, JudgeConfig] = Field(default_factory=dict)

@@ -1,0 +1,85 @@
+"""Warnings, by name, when a training's numbers move the way they do when traces collapse or a judge is gamed. It stops nothing.
+
+Each alarm compares a step with the run's first one. The numbers are a policy's own (`monitor/`, `rollout/`) and what judges said
+(`reward/LABEL/judged`). After arXiv 2602.12506 and 2507.08794, in whose runs a judge's approval rose while texts shrank to templates.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from typing import Literal
+
+from vlm_rl.errors import unknown
+
+Metrics = Mapping[str, float]
+JUDGED, ENTROPY = "reward/*/judged", "rollout/entropy"
+
+
+@dataclass(frozen=True)
+class Alarm:
+    """Rings when `metric` falls below `threshold` x its first value, or rises by more than `threshold`; where `pleased`, only while a judge
+    says more than at first."""
+
+    metric: str
+    way: Literal["falls", "rises"]
+    threshold: float
+    pleased: bool = False
+
+    def rings(self, first: Metrics, now: Metrics, threshold: float) -> bool:
+        if self.metric not in first or self.metric not in now or (self.pleased and not judge_rose(first, now)):
+            return False
+        before, after = first[self.metric], now[self.metric]
+        if self.metric == ENTROPY and after == 0:  # no group had a spread, so none was forwarded
+            return False
+        return after < threshold * before if self.way == "falls" else after > before + threshold
+
+
+ALARMS: dict[str, Alarm] = {
+    "trace_length": Alarm("monitor/trace_tokens", "falls", 0.5),
+    "short_traces": Alarm("monitor/short_traces", "rises", 0.3),
+    "common_prefix": Alarm("monitor/common_prefix", "rises", 0.3),
+    "duplicate_traces": Alarm("monitor/duplicate_traces", "rises", 0.3),
+    "repetition": Alarm("monitor/distinct_4grams", "falls", 0.5),
+    "compression": Alarm("monitor/compression", "falls", 0.5),
+    "entropy": Alarm(ENTROPY, "falls", 0.2),
+    "pleased_judge": Alarm("monitor/trace_tokens", "falls", 0.5, pleased=True),
+    "pleased_judge_length": Alarm("rollout/length", "falls", 0.2, pleased=True),
+}
+
+
+def judge_rose(first: Metrics, now: Metrics) -> bool:
+    """Whether the mean of what any judge said is above that of the first step."""
+    return any(now[name] > value for name, value in first.items() if fnmatchcase(name, JUDGED) and name in now)
+
+
+class Alarms:
+    """`thresholds` replace those of ALARMS by name, None silences one. `first` is the run's first step, where another process made it."""
+
+    def __init__(self, thresholds: Mapping[str, float | None], first: Metrics | None = None):
+        check_alarms(thresholds)
+        self.thresholds = {name: alarm.threshold for name, alarm in ALARMS.items()} | dict(thresholds)
+        self.first = first
+        self.ringing: set[str] = set()
+
+    def __call__(self, metrics: Metrics) -> tuple[dict[str, float], list[str]]:
+        """The step's metrics -> how many alarms ring, under monitor/alarms, and a text for each that did not ring the step before."""
+        first = self.first = self.first if self.first is not None else dict(metrics)
+        set_to = {name: limit for name, limit in self.thresholds.items() if limit is not None}
+        now = {name for name, limit in set_to.items() if ALARMS[name].rings(first, metrics, limit)}
+        texts = [_text(name, first, metrics, set_to[name]) for name in ALARMS if name in now - self.ringing]
+        self.ringing = now
+        return {"monitor/alarms": float(len(now))}, texts
+
+
+def check_alarms(thresholds: Mapping[str, float | None]) -> None:
+    """Raises UserError for an alarm that is not there."""
+    for name in thresholds:
+        if name not in ALARMS:
+            raise unknown("alarm", name, ALARMS, "guards.alarms")
+
+
+def _text(name: str, first: Metrics, now: Metrics, limit: float) -> str:
+    alarm = ALARMS[name]
+    meanwhile = ", while a judge says more" if alarm.pleased else ""
+    told = f"{alarm.metric} is {now[alarm.metric]:.3g}, was {first[alarm.metric]:.3g} at the first step{meanwhile}"
+    return f"alarm {name}: {told} (guards.alarms.{name}={limit:g}); look at the latest rollouts"
