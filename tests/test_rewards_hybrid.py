@@ -69,6 +69,12 @@ def test_a_row_may_blend_the_two(sure: float, wanted: float) -> None:
     assert values(hybrid(), make_group(said("A"), row), *(["<score>0.8</score>"] if sure < 1 else [])) == [pytest.approx(wanted)]
 
 
+def test_a_config_may_say_which_kinds_are_open() -> None:
+    text, sure = (Sample("7", "?", "teal", "text", meta=meta) for meta in ({"verifiable": True}, {"confidence": 1.0}))
+    assert [confidence(row, {"text"}) for row in (text, sure, CHOICE)] == [0.0, 1.0, 1.0]
+    assert values(hybrid(open=["text"]), make_group(said("teal"), text), "<score>0.3</score>") == [0.3]
+
+
 @pytest.mark.parametrize(
     "meta", [{"verifiable": "false"}, {"verifiable": 0}, {"confidence": 1.5}, {"confidence": "high"}, {"confidence": True}]
 )
