@@ -64,8 +64,10 @@ def benchmark_rows(data: DataConfig, benchmark: BenchmarkConfig) -> Rows:
         raise unknown("benchmark", benchmark.name, BENCHMARK_ROWS, "benchmark.name")
     if data.mapping or data.columns or data.demonstrations:
         raise UserError("data.mapping, data.columns and data.demonstrations do not go with a benchmark: it has a schema of its own")
-    if unused := sorted(set(benchmark.media_folders) - set(benchmark.configs)):
-        raise unknown("configuration", unused[0], benchmark.configs, "benchmark.media_folders")
+    # Of a config's folders a part may be used; one that is not, beside a configuration without any, is a name misspelled.
+    folders, configs = set(benchmark.media_folders), set(benchmark.configs)
+    if folders - configs and not (configs and configs <= folders):
+        raise unknown("configuration", min(folders - configs), configs - folders, "benchmark.media_folders")
     parts = [
         _part(data.model_copy(update={"config": config, "split": split}), benchmark)
         for config in benchmark.configs or (data.config,)

@@ -45,14 +45,14 @@ def _check_kind(media: Media, path: Path, row: str) -> None:
         mode = path.stat().st_mode
     except (OSError, ValueError) as error:
         missing = isinstance(error, FileNotFoundError)
-        raise RowError(row, f"{name_of(media)}: {'no such file' if missing else f'cannot be read: {error}'}") from None
+        raise RowError(row, f"{path}: {'no such file' if missing else f'cannot be read: {error}'}") from None
     folder = stat.S_ISDIR(mode)
     if folder and media.kind == "video" and media.fps is None:
-        raise RowError(row, f'{name_of(media)}: a folder; where it holds frames, write {{"path": ..., "fps": frames a second}}')
+        raise RowError(row, f'{path}: a folder; where it holds frames, write {{"path": ..., "fps": frames a second}}')
     if media.fps is not None and not folder:
-        raise RowError(row, f"{name_of(media)}: not a folder of frames, and only those need fps")
+        raise RowError(row, f"{path}: not a folder of frames, and only those need fps")
     if not (stat.S_ISREG(mode) or (folder and media.kind == "video")):
-        raise RowError(row, f"{name_of(media)}: not a file")
+        raise RowError(row, f"{path}: not a file")
 
 
 def _folder_size(folder: Path) -> int:

@@ -64,8 +64,9 @@ def read_json(path: Path, start: float, duration: float) -> list[Subtitle]:
 
     A missing end is the end of the video. Deviation: the published loader takes an end that is a whole number for a missing one too.
     """
+    text = _text(path)
     try:
-        entries = json.loads(_text(path))
+        entries = json.loads(text)
     except (ValueError, RecursionError) as error:
         raise ValueError(f"{path}: not valid JSON: {str(error)[:100]}") from None
     if not isinstance(entries, list):

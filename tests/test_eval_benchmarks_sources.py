@@ -113,6 +113,7 @@ def test_bad_settings_and_rows_are_named(tmp_path: Path) -> None:
     ]:
         with pytest.raises(UserError, match=said):
             benchmark_rows(data, benchmark)
+    assert len(benchmark_rows(source("jsonl", path), BenchmarkConfig(name="pope", configs=("a",), media_folders={"a": "b", "c": "d"}))) == 2
 
 
 def test_from_rows_to_official_result_by_way_of_stored_records(tmp_path: Path) -> None:
