@@ -7,6 +7,7 @@ until another one is asked for: single frames of one long video are often wanted
 """
 
 import io
+import itertools
 import json
 import math
 import os
@@ -97,20 +98,18 @@ class PyAV:
         return np.ascontiguousarray(np.rot90(frame.to_ndarray(format="rgb24"), round(frame.rotation / 90)))
 
     def read(self, indices: list[int]) -> np.ndarray:
-        wanted = []
         if indices[0] < self.next:
             self._rewind()
-        for index in indices:
-            for frame, damaged in self.frames:
-                self.next += 1
-                if self.next == index + 1:
-                    if damaged:
-                        raise Unreadable(f"damaged: of frame {index + 1} of {self.total} a part is made up by the decoder")
-                    wanted.append(self._upright(frame))
-                    break
-            else:
-                raise Unreadable(f"truncated: frame {index + 1} of {self.total} cannot be decoded")
-        return np.stack(wanted)
+        return np.stack([self._upright(self._at(index)) for index in indices])
+
+    def _at(self, index: int) -> Any:
+        frame, damaged = next(itertools.islice(self.frames, index - self.next, None), (None, False))
+        if frame is None:
+            raise Unreadable(f"truncated: frame {index + 1} of {self.total} cannot be decoded")
+        if damaged:
+            raise Unreadable(f"damaged: of frame {index + 1} of {self.total} a part is made up by the decoder")
+        self.next = index + 1
+        return frame
 
 
 class Folder:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from eval import captions
+from eval.captions import graded_by, judged, refuse_unjudged
 from rewards import grading, response
 from vlm_rl.errors import RowError, UserError
 from vlm_rl.seeds import stable_hash
@@ -60,7 +60,7 @@ def evaluate(rows: Sequence[Sample], conditions: Mapping[str, Condition], plan: 
     asked. Answers that no rule can grade are graded by `judge`, asked in a second `ask` call. Raises RowError naming the row for a repeated
     id, an unreadable medium, or a question left without an answer: no item is ever dropped. Raises UserError where a judge is missing.
     """
-    captions.refuse_unjudged(rows, judge)
+    refuse_unjudged(rows, judge)
     repeated = _first_repeated([row.id for row in rows])
     if repeated is not None:
         raise RowError(repeated, "another row has the same id; evaluation pairs answers by id, so give each row its own")
@@ -72,7 +72,7 @@ def evaluate(rows: Sequence[Sample], conditions: Mapping[str, Condition], plan: 
         more = f"; {len(failures)} of {len(asked)} questions failed" if len(failures) > 1 else ""
         raise RowError(item.row_id, f"no answer in condition '{item.condition}' ({item.mode} {item.index}): {error}{more}")
     records = [_record(item, reply) for item, reply in zip(asked, replies, strict=True)]
-    return captions.graded_by(judge, [item.shown for item in asked], records, ask) if judge else records
+    return graded_by(judge, [item.shown for item in asked], records, ask) if judge else records
 
 
 def _first_repeated(ids: Sequence[str]) -> str | None:
@@ -114,7 +114,7 @@ def _record(item: _Asked, reply: Reply) -> Record:
         media_ids=media_ids,
         completion=reply.text,
         answer=parsed.answer,
-        correct=not captions.judged(sample) and grading.is_correct(sample, parsed.answer),
+        correct=not judged(sample) and grading.is_correct(sample, parsed.answer),
         wellformed=parsed.wellformed,
         finish=reply.finish,
         prefill=sample.prefill,
