@@ -24,6 +24,7 @@ REWARDS: dict[str, str] = {
     "overlong": "rewards.length:Overlong",
     "sccm": "rewards.sccm:Sccm",
     "thinking": "rewards.thinking:Thinking",
+    "trace_only": "rewards.trace_only:TraceOnly",
 }
 
 

@@ -1,7 +1,9 @@
 """Judges loaded from Hugging Face files, on small random models written here: numbers against the model itself, and what is refused."""
 
 import io
+import json
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -9,11 +11,13 @@ import torch
 import transformers
 from models_small import TEXTS, parts, picture
 from PIL import Image
+from runs_small import train_config
 from safetensors.torch import save_file
 from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 from tokenizers.processors import TemplateProcessing
 
-from vlm_rl import small
+from data.views import Draw
+from vlm_rl import cli_train, small
 from vlm_rl.cli_judges import Pictures, make_judges
 from vlm_rl.config import ModelConfig, TrainConfig
 from vlm_rl.config_judges import JudgeConfig
@@ -106,7 +110,8 @@ def test_a_chat_template_renders_both_turns(tmp_path):
     model = transformers.AutoModelForSequenceClassification.from_pretrained(path)
     words = transformers.AutoTokenizer.from_pretrained(path)
     text = "[user] what color is it? [SEP][assistant] teal [SEP]"
-    wanted = model(**words(text, add_special_tokens=False, return_tensors="pt")).logits[0, 0]
+    with torch.no_grad():
+        wanted = model(**words(text, add_special_tokens=False, return_tensors="pt")).logits[0, 0]
     assert value(reply) == pytest.approx(float(wanted), abs=1e-5)
 
 
@@ -290,3 +295,23 @@ def test_wrong_settings_are_named(tmp_path, settings, words):
     with pytest.raises(UserError) as caught:
         config(tmp_path, **settings)
     assert words in str(caught.value)
+
+
+def answering(row: Sample, draw: Draw) -> Sample:
+    """A view under which even an untrained policy answers."""
+    return replace(row, prefill="<think>I looked.</think><answer>")
+
+
+@pytest.mark.parametrize("by", ["embedding", "reward_model"])
+def test_a_run_scored_by_a_local_model(tmp_path, by):
+    path = bert(tmp_path / "scorer", transformers.BertModel if by == "embedding" else transformers.BertForSequenceClassification)
+    media = "{name: near, media: false}"
+    rewards = [f"rewards.hybrid.{key}={value}" for key, value in {"use": "hybrid", "by": by, "scorer": media, "open": "[choice]"}.items()]
+    judges = f"judges={{near: {{kind: {by}, path: {path}, max_tokens: 60}}}}"
+    overrides = [*rewards, judges, "augment={'test_engine_hf_judge:answering': 1.0}", "guards.unscored_limit=1.0", "train.steps=2"]
+    run = cli_train.train(train_config(tmp_path, *overrides))
+    for line in map(json.loads, (run / "metrics.jsonl").read_text().splitlines()):
+        assert line["reward/hybrid/verifiable"] == 0 and 0 < line["reward/hybrid/model"] < 1 and line["reward/hybrid/unscored"] == 0
+    wrong = f"judges={{near: {{kind: {'reward_model' if by == 'embedding' else 'embedding'}, path: {path}}}}}"
+    with pytest.raises(UserError, match=r"rewards\.hybrid asks 'near' as a judge of kind"):
+        cli_train.train(train_config(tmp_path, *rewards, wrong, f"run_dir={tmp_path}/other"))

@@ -3,9 +3,10 @@
 from collections.abc import Sequence
 
 import pytest
-from helpers_rewards import configs, make_group, never
+from helpers_rewards import CHOICE, configs, make_group, never
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from models_small import picture
 
 from rewards.conclusion import agrees, conclusion
 from rewards.faithful import FORMS
@@ -249,3 +250,28 @@ def test_scripts_without_spaces_have_tokens() -> None:
 def test_grams_and_compression() -> None:
     assert distinct_grams([("a", "b", "a", "b", "a", "b")], 2) == 2 / 5
     assert distinct_grams([("a",)], 2) == compression([]) == compression(["", ""]) == 1.0
+
+
+# The probe of what the trace alone tells.
+
+
+def test_the_policy_answers_its_own_trace_without_pictures() -> None:
+    asked: list[Query] = []
+
+    def ask(queries: Sequence[Query]) -> list[Reply]:
+        asked.extend(queries)
+        return [Reply("B</answer>"), Reply("A</answer>"), Reply(error="too long")]
+
+    seen = Sample("7", "What colour?", "B", "choice", CHOICE.options, (picture(1),), prefill="<think>")
+    turns = ["It is teal.</think><answer>B</answer>", "Hm.</think> so <answer>B</answer>", "It is.</think>", "<answer>B</answer>"]
+    mixed = Mixture(configs(trace_only={"weight": 0}), 1.0)
+    [scored] = mixed.score([make_group(turns, seen, "<think>")], 0, ask)
+    assert [part.raw for part in scored.parts["trace_only"]] == [1.0, 0.0, None, 0.0]
+    assert [part.detail.get("same") for part in scored.parts["trace_only"]] == [True, False, None, None]
+    first, second, _ = asked
+    assert isinstance(first, Generate) and isinstance(second, Generate)
+    assert (first.target, first.prefill) == ("policy", "<think>It is teal.</think><answer>")
+    assert "so" not in second.prefill and first.sampling.stop == ("</answer>",)
+    assert first.sample.prefill == "" and first.sample.media[0].id != seen.media[0].id and first.sample.question == seen.question
+    with pytest.raises(UserError, match=r"rewards\.trace_only\.weight=0"):
+        Mixture(configs(trace_only={}), 1.0)
