@@ -62,6 +62,7 @@ class Faithful(Reward):
         self.weights = (float(format_weight), float(consistency_weight))
         self.accuracy, self.format = Accuracy(mode), Format()
         self.targets = () if self.judge is None else (self.judge.name,)
+        self.edge = self.weights[0] - 1.0  # between two responses that are alike in consistency, which is what it pays for
 
     def check(self, label: str, rewards: Mapping[str, Reward], configs: Mapping[str, RewardConfig]) -> None:
         paid = (Accuracy, Format) if self.weights[0] else Accuracy

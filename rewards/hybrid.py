@@ -61,6 +61,7 @@ class Hybrid(Reward):
         self.call, self.by, self.calibration = judge_call(scorer), by, (low, high)
         self.criteria, self.shown, self.mode, self.open = tuple(criteria), shown, mode, frozenset(open)
         self.targets = (self.call.name,)
+        self.edge = -1.0  # where a rule decides, right earns 1 and wrong 0; elsewhere nothing is right or wrong
 
     @property
     def kinds(self) -> Mapping[str, str]:

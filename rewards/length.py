@@ -50,6 +50,7 @@ class LengthPenalty(Reward):
         self.most, self.threshold, self.reference = most, threshold, REFERENCES[reference]
         self.outcome = _outcome(outcome or {"use": "accuracy"})
         self.targets, self.kinds = self.outcome.targets, self.outcome.kinds
+        self.edge = 0.0 if reference == "shortest" else most  # no response that is right pays against the shortest right one
 
     def rounds(self, group: Group) -> Rounds:
         outcomes = yield from self.outcome.rounds(group)

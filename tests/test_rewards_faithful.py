@@ -143,6 +143,10 @@ def test_mistakes_are_named_before_anything_runs(entries: dict, words: str) -> N
     Mixture(configs(faithful={"format_weight": 0.0}, format={}, accuracy={"weight": 0}), 0.0)
 
 
+def test_consistent_answers_keep_their_order() -> None:
+    assert Mixture(configs(faithful={}, accuracy={"weight": 0}, format={"weight": 0}), 0.0).ordering_warning() is None
+
+
 # What a trace concludes.
 
 CAT = Sample("7", "?", "B", "choice", options=("cat", "dog", "black cat", "12"))

@@ -292,6 +292,13 @@ def test_an_unscored_outcome_leaves_the_penalty_unscored() -> None:
     assert [part.raw for part in scored.parts["length_penalty"]] == [0.0, None] and scored.totals == (0.0, 0.0)
 
 
+def test_the_terms_together_do_not_lift_wrong_answers_above_right_ones() -> None:
+    terms = {"accuracy": {"weight": 0}, "format": {"weight": 0.1}, "hybrid": {"scorer": "tidy"}}
+    assert Mixture(configs(**terms, length_penalty={}), 0.0).ordering_warning() is None
+    loose = Mixture(configs(**terms, length_penalty={"reference": "mean", "most": 1.0}), 0.0).ordering_warning()
+    assert loose is not None and "length_penalty 1" in loose
+
+
 def test_groups_without_a_right_response_are_counted() -> None:
     mixed = Mixture(configs(length_penalty={}), 0.0)
     metrics = mixed.metrics(mixed.score([lengthy([4, 2], [1, 0]), lengthy([4, 2], [0, 0])], 0, never))
