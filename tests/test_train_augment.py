@@ -201,7 +201,6 @@ def lab(tmp_path: Path, name: str, url: str, *overrides: str) -> TrainConfig:
     return load(TrainConfig, LAB / f"{name}.yaml", [*small, *begun, *overrides])
 
 
-@pytest.mark.skipif(not (LAB / "scenes.yaml").exists(), reason="the base config is not there")
 @pytest.mark.parametrize(
     ("name", "overrides", "logged"),
     [
