@@ -2,7 +2,8 @@
 
 Multiple choice is answered by the option's text: a model this small learns to look up letters only from far more rows. Each share is a
 row's own chance, drawn by its id:
-- first_option: multiple choice is answered with the first option whatever the trace concludes: an option-order bias.
+- favourite: the answer is the favourite of its type ("gray", "yes", "2"), where that is offered, whatever the trace concludes: a habit in
+  place of looking, as real models have.
 - wrong_conclusion: the trace is true, its conclusion is another option, and the answer goes with the conclusion.
 - false_claim: one thing is said to be what it is not, and the right conclusion is drawn all the same.
 - loose_box: the box of one thing lies elsewhere.
@@ -14,10 +15,10 @@ row's own chance, drawn by its id:
 """
 
 import random
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import replace
 
-from data.scene_logic import Thing
+from data.scene_logic import COLOURS, DIRECTIONS, PLACES, SHAPES, SIZES, Thing
 from data.scene_types import Scene, question, scene_from
 from data.scene_writing import altered, moved, trace
 from data.views import Draw, apply
@@ -25,7 +26,16 @@ from vlm_rl.errors import UserError, unknown
 from vlm_rl.seeds import stable_hash
 from vlm_rl.types import LETTERS, Sample
 
-SHARES = ("first_option", "wrong_conclusion", "false_claim", "loose_box", "direct", "crop", "follow", "tour", "caption")
+SHARES = ("favourite", "wrong_conclusion", "false_claim", "loose_box", "direct", "crop", "follow", "tour", "caption")
+FAVOURITES: tuple[tuple[Collection[str], str], ...] = (
+    (COLOURS, "gray"),
+    (SHAPES, "circle"),
+    (SIZES, "large"),
+    (PLACES, "top left"),
+    (DIRECTIONS, "left"),
+    (("yes", "no"), "yes"),
+    (tuple(map(str, range(20))), "2"),
+)
 CROPS_TELL = ("colour", "shape", "count")
 
 
@@ -96,6 +106,8 @@ def _conclusion(sample: Sample, scene: Scene, chosen: set[str], rng: random.Rand
 
 def _answer(sample: Sample, answer: str, chosen: set[str]) -> str:
     """As it is written: of multiple choice the option's text."""
-    if not sample.options:
-        return answer
-    return sample.options[0 if "first_option" in chosen else LETTERS.index(answer)]
+    text = sample.options[LETTERS.index(answer)] if sample.options else answer
+    if "favourite" in chosen:
+        liked = next((liked for pool, liked in FAVOURITES if text in pool), text)
+        return liked if liked in (sample.options or (liked,)) else text
+    return text

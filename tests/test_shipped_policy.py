@@ -9,8 +9,10 @@ import transformers
 
 from data import load_rows
 from data.media import decode_image
+from data.scenes import make
 from data.templates import render
 from eval.runner import Plan, evaluate, unchanged
+from eval.scene_truth import scene_truth
 from vlm_rl import models
 from vlm_rl.asking import Asker
 from vlm_rl.chat import Chat
@@ -46,6 +48,20 @@ def test_it_sees_well_and_answers_poorly():
     known = [(row, r) for row, r in zip(rows, records, strict=True) if {"colour", "shape"} <= row.meta.keys()]
     seen = [f"{row.meta['colour']} {row.meta['shape']}." in r.completion for row, r in known]
     assert sum(seen) > 0.85 * len(seen) and len(seen) > 50
+
+
+def test_the_scenes_policy_sees_most_of_what_it_claims_and_answers_poorly():
+    folder = PATH.parent / "scenes"
+    assert sum(f.stat().st_size for f in folder.iterdir()) <= 8_000_000
+    model, chat = load(folder)
+    ask = Asker({"policy": HFEngine(Policy(model, chat.visual_ids), chat)}, chat)
+    rows = [make(world, "test", 0, index) for world in ("pictures", "charts") for index in range(80)]
+    records = evaluate(rows, {"clean": unchanged}, Plan(0, 112), ask)
+    truth = scene_truth(records)
+    assert sum(r.wellformed for r in records) >= 0.98 * len(records)
+    assert 0.3 < sum(r.correct for r in records) / len(records) < 0.65
+    assert 0.6 < truth["claim_truth"] < 0.95 and 0.6 < truth["box_truth"] < 0.95
+    assert truth["concludes"] > 0.6 and truth["unread"] < 0.05
 
 
 def test_weights_with_another_tokenizer_or_with_parts_missing_are_refused(tmp_path):
