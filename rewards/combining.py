@@ -8,7 +8,7 @@ from statistics import fmean
 
 from rewards.gates import GATES, Look
 from rewards.transforms import TRANSFORMS, settings_of
-from vlm_rl.config import RewardConfig
+from vlm_rl.config import RewardConfig, TransformConfig
 from vlm_rl.errors import UserError, unknown
 from vlm_rl.types import Group, Part, RewardResult, ScoredGroup
 
@@ -18,21 +18,27 @@ Values = Sequence[float | None]
 def check(configs: Mapping[str, RewardConfig]) -> None:
     """Raises UserError for an unknown transform, setting or gate, and for a gate on a reward that is not there."""
     for label, config in configs.items():
-        where = f"rewards.{label}"
         if config.transform is not None:
-            if config.transform.use not in TRANSFORMS:
-                raise unknown("transform", config.transform.use, TRANSFORMS, f"{where}.transform")
-            known = settings_of(TRANSFORMS[config.transform.use])
-            for key in config.transform.arguments:
-                if key not in known:
-                    raise unknown("setting", key, known, f"{where}.transform")
+            _check_transform(config.transform, f"rewards.{label}.transform")
+        others = [other for other in configs if other != label]
         for gate in config.gate:
             if gate.use not in GATES:
-                raise unknown("gate", gate.use, GATES, f"{where}.gate")
-            if gate.on not in configs or gate.on == label:
-                raise unknown("another reward", gate.on, [other for other in configs if other != label], f"{where}.gate.on")
+                raise unknown("gate", gate.use, GATES, f"rewards.{label}.gate")
+            if gate.on not in others:
+                raise unknown("another reward", gate.on, others, f"rewards.{label}.gate.on")
         if config.unscored == "impute_side_mean" and not config.gate:
-            raise UserError(f"{where}.unscored=impute_side_mean needs a gate, whose `on` and `threshold` say which side a rollout is on")
+            raise UserError(
+                f"rewards.{label}.unscored=impute_side_mean needs a gate, whose `on` and `threshold` say which side a rollout is on"
+            )
+
+
+def _check_transform(transform: TransformConfig, where: str) -> None:
+    if transform.use not in TRANSFORMS:
+        raise unknown("transform", transform.use, TRANSFORMS, where)
+    known = settings_of(TRANSFORMS[transform.use])
+    for key in transform.arguments:
+        if key not in known:
+            raise unknown("setting", key, known, where)
 
 
 def combine(
