@@ -8,7 +8,7 @@ is not counted.
 import re
 import zlib
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from statistics import fmean, median
 
 from rewards.response import parse
@@ -17,7 +17,7 @@ from vlm_rl.types import Group, ScoredGroup
 SHORT, PREFIX, GRAM = 20, 15, 4
 _TOKEN = re.compile(r"[぀-ヿ㐀-鿿가-힣]|[^\W぀-ヿ㐀-鿿가-힣]+|[^\w\s]")
 
-Tokens = tuple[str, ...]
+Tokens = tuple[Hashable, ...]
 
 
 def monitors(scored: Sequence[ScoredGroup]) -> dict[str, float]:
