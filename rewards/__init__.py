@@ -22,6 +22,7 @@ REWARDS: dict[str, str] = {
     "hybrid": "rewards.hybrid:Hybrid",
     "length_penalty": "rewards.length:LengthPenalty",
     "overlong": "rewards.length:Overlong",
+    "reference": "rewards.reference:Reference",
     "repetition": "rewards.repetition:Repetition",
     "sccm": "rewards.sccm:Sccm",
     "thinking": "rewards.thinking:Thinking",

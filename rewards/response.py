@@ -47,6 +47,17 @@ def parse(text: str, mode: str = "lenient") -> Response:
     return Response(_trace(text), _answer(_after_think(text)), False) if mode == "lenient" else Response(None, None, False)
 
 
+def before_answer(turn: str, opened: bool = False) -> str | None:
+    """The turn up to "<answer", the first tag after its thought; None without the tag, or where the thought is not closed.
+
+    `opened`: the chat template itself opens the think block. before_answer("<think>x</think> <answer>B") -> "<think>x</think> <answer"
+    """
+    end = turn.rfind("</think>")
+    tag = turn.find("<answer>", max(end, 0))
+    unclosed = end < 0 and (opened or "<think>" in turn[: max(tag, 0)])
+    return None if tag < 0 or unclosed else turn[:tag] + "<answer"
+
+
 def _strict(text: str) -> Response | None:
     text = text.strip()
     if not (text.startswith("<think>") and text.endswith("</answer>") and all(text.count(tag) == 1 for tag in _TAGS)):

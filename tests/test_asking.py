@@ -66,3 +66,21 @@ def test_unknown_targets_are_named():
     engine, _, chat = parts()
     with pytest.raises(UserError, match="did you mean 'policy'"):
         Asker({"policy": engine}, chat)([Generate("polcy", sample("a"), LIMITS)])
+
+
+def test_the_lead_of_a_continuation_is_read_with_it_and_not_told():
+    policy, chat = make()
+    ask = Asker({"policy": HFEngine(policy, chat)}, chat)
+    whole, told, lead = ask(
+        [Score("policy", sample("a"), *rest) for rest in ((">blue", "<answer"), ("blue", "<answer", ">"), ("", "", "x"))]
+    )
+    count = len(chat.ids_of("blue"))
+    assert chat.ids_of(">blue")[-count:] == chat.ids_of("blue")
+    assert told.logprobs == pytest.approx(whole.logprobs[-count:], abs=1e-5) and told.text == "blue" and lead.logprobs == ()
+
+
+@pytest.mark.parametrize(
+    ("left", "right", "count"), [((1,), (1, 2), 1), ((1,), (3,), 0), ((), (1,), 0), ((1, 2), (1,), 1), ((1, 2), (1, 3), 1)]
+)
+def test_shared_ids(left, right, count):
+    assert asking._shared(left, right) == count

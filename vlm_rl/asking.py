@@ -63,11 +63,13 @@ class Asker:
         replies: dict[int, Reply] = {}
         for ready, failed in self._rendered(queries):
             replies |= failed
-            requests = [ScoreRequest(prompt, self.chat.ids_of(queries[i].continuation)) for i, prompt in ready.items()]
+            requests = [ScoreRequest(p, self.chat.ids_of(queries[i].lead + queries[i].continuation)) for i, p in ready.items()]
             if requests:
                 self.calls[target] += 1
                 scores = self.engines[target].score(requests)
-                replies |= {i: Reply(queries[i].continuation, logprobs) for i, logprobs in zip(ready, scores, strict=True)}
+                for i, request, logprobs in zip(ready, requests, scores, strict=True):
+                    untold = _shared(self.chat.ids_of(queries[i].lead), request.continuation_ids)
+                    replies[i] = Reply(queries[i].continuation, logprobs[untold:])
         return replies
 
     def _rendered(self, queries: Mapping[int, Query]) -> Iterator[tuple[dict[int, Prompt], dict[int, Reply]]]:
@@ -88,3 +90,8 @@ class Asker:
             except RowError as error:
                 failed[i] = Reply(error=error.reason)
         yield ready, failed
+
+
+def _shared(left: Sequence[int], right: Sequence[int]) -> int:
+    """How many ids both begin with."""
+    return next((n for n, (a, b) in enumerate(zip(left, right, strict=False)) if a != b), min(len(left), len(right)))

@@ -150,12 +150,17 @@ class Generate:
 
 @dataclass(frozen=True)
 class Score:
-    """Ask `target` for the log-probs of `continuation`, token by token, after `sample` and `prefill`."""
+    """Ask `target` for the log-probs of `continuation`, token by token, after `sample` and `prefill`.
+
+    `lead` stands between the two and is read in one piece with the continuation, as a model would have written both: its own tokens are
+    not told, one that it shares with the continuation (">" and "a" as ">a") is.
+    """
 
     target: str
     sample: Sample
     continuation: str
     prefill: str = ""
+    lead: str = ""
 
 
 Query = Generate | Score
