@@ -344,8 +344,8 @@ def test_throughput():
         ({"split": "test_pair"}, "unknown split 'test_pair'.*did you mean 'test_pairs'"),
         ({"path": "rows.jsonl"}, "data.name=jsonl"),
         ({"options": (2, 3)}, "data.options is not for scenes"),
-        ({"demonstrations": {"leter_a": 0.5}}, "did you mean 'letter_a'"),
-        ({"demonstrations": {"letter_a": 1.5}}, "share between 0 and 1"),
+        ({"demonstrations": {"favorite": 0.5}}, "did you mean 'favourite'"),
+        ({"demonstrations": {"favourite": 1.5}}, "share between 0 and 1"),
     ],
 )
 def test_wrong_settings_are_refused(fields: dict, reason: str):
@@ -355,5 +355,5 @@ def test_wrong_settings_are_refused(fields: dict, reason: str):
 
 def test_every_split_brings_rows_and_train_its_test_split():
     assert {split: len(load(split=split)) for split in SPLITS} == SPLITS
-    held_out = data.own_test_split(DataConfig(name="scenes", config="charts", seed=2, demonstrations={"letter_a": 0.5}))
+    held_out = data.own_test_split(DataConfig(name="scenes", config="charts", seed=2, demonstrations={"favourite": 0.5}))
     assert held_out is not None and (held_out.split, held_out.config, held_out.seed, held_out.demonstrations) == ("test", "charts", 2, {})

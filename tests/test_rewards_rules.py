@@ -11,7 +11,7 @@ from rewards import mathcheck
 from rewards.grading import gold_problem, grade, readable
 from rewards.numerals import parse_number
 from rewards.rules import RULES, mean_relative_accuracy, number_list, same_text
-from vlm_rl.errors import RowError
+from vlm_rl.errors import RowError, UserError
 from vlm_rl.types import AnswerKind, Sample
 
 
@@ -78,14 +78,24 @@ def test_same_text(one: str, other: str, same: bool) -> None:
     assert same_text(one, other) is same_text(other, one) is same
 
 
-@pytest.mark.parametrize("rule", RULES)
+GRADING = [rule for rule in RULES if rule != "judge"]  # that one refuses to grade, whatever it is given
+
+
+@pytest.mark.parametrize("gold", ["7", "Berlin"])
+def test_what_a_judge_must_grade_is_graded_by_no_rule(gold: str) -> None:
+    for answer in ("", gold, "9" * 100_000):
+        with pytest.raises(UserError, match="graded by a judge"):
+            RULES["judge"](gold, answer, {})
+
+
+@pytest.mark.parametrize("rule", GRADING)
 @pytest.mark.parametrize("gold", ["7", "[1, 2]", "Berlin", "5%", "0"])
 def test_no_rule_accepts_an_empty_or_a_merely_contained_answer(rule: str, gold: str) -> None:
     meta = {"decimals": 1, "absolute": 0.001}
     assert [RULES[rule](gold, answer, meta) for answer in ("", " ", ":", "er", f"not {gold}x", "[", "nan", "inf")] == [0.0] * 8
 
 
-@pytest.mark.parametrize("rule", RULES)
+@pytest.mark.parametrize("rule", GRADING)
 def test_rules_take_bounded_time(rule: str) -> None:
     start = time.process_time()
     for answer in ("9" * 100_000, "1," * 50_000, "(" * 100_000, "the answer is " * 10_000, "1e" * 50_000, " " * 200_000):
