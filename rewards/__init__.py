@@ -25,6 +25,7 @@ REWARDS: dict[str, str] = {
     "reference": "rewards.reference:Reference",
     "repetition": "rewards.repetition:Repetition",
     "sccm": "rewards.sccm:Sccm",
+    "self_aligned": "rewards.self_aligned:SelfAligned",
     "thinking": "rewards.thinking:Thinking",
     "trace_only": "rewards.trace_only:TraceOnly",
 }

@@ -4,9 +4,8 @@ With lp_1 .. lp_T the log-probs of the reference's tokens after the turn up to i
 
     logprob  sum lp      avg_logprob  mean lp      prob  exp(sum lp)      geo_mean  exp(mean lp)      avg_prob  mean exp(lp)
 
-`debias`: max(0, value - value after an empty thought), RLPR (arXiv 2506.18254, with avg_prob); without the max it would be a constant of
-the group, which changes no group-relative advantage. Deviations: logs are held at `floor`; RLPR's filter of flat groups is left out; there
-is no gradient through the reference (prob is VeriFree's reward, arXiv 2505.21493, without its second loss term).
+`debias`: max(0, value - value after an empty thought), RLPR (arXiv 2506.18254, with avg_prob). Deviations: logs are held at `floor`; RLPR's
+filter of flat groups is left out, and so is VeriFree's second loss term (arXiv 2505.21493, prob): no gradient through the reference.
 """
 
 import math
@@ -34,8 +33,8 @@ FORMS: dict[str, Callable[[Sequence[float]], float]] = {
 class Reference(Reward):
     """The form's value, asked of `target` (policy or start). A response without an answer tag after its thought has the least: floor or 0.
 
-    The turn is cut in `<answer`, before the bracket, which is read with the reference, so that the tokens at the border are those of
-    sampled text. Only the reference's tokens count. detail: likelihood (geo_mean), without (debias), no_answer_tag.
+    The tag's bracket is read with the reference, so that border tokens are those of sampled text; only the reference's own count.
+    detail: likelihood (geo_mean), without (debias), no_answer_tag.
     """
 
     form: str = "avg_logprob"

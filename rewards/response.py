@@ -54,8 +54,8 @@ def before_answer(turn: str, opened: bool = False) -> str | None:
     """
     end = turn.rfind("</think>")
     tag = turn.find("<answer>", max(end, 0))
-    unclosed = end < 0 and (opened or "<think>" in turn[: max(tag, 0)])
-    return None if tag < 0 or unclosed else turn[:tag] + "<answer"
+    open_thought = (opened and end < 0) or "<think>" in turn[max(end, 0) : max(tag, 0)]
+    return None if tag < 0 or open_thought else turn[:tag] + "<answer"
 
 
 def _strict(text: str) -> Response | None:

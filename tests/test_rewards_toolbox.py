@@ -1,4 +1,4 @@
-"""Small rewards of one file each: repetition, likelihood of the reference."""
+"""Small rewards of one file each: repetition, likelihood of the reference, self-aligned."""
 
 import math
 from collections.abc import Sequence
@@ -7,11 +7,17 @@ import pytest
 from helpers_rewards import configs, make_group
 from hypothesis import given
 from hypothesis import strategies as st
+from models_small import make, sample
 
+from data.views import blank
 from rewards import make_rewards
 from rewards.mixture import Mixture
 from rewards.reference import FORMS, Reference
 from rewards.repetition import Repetition
+from rewards.response import before_answer
+from rewards.self_aligned import SelfAligned, explained, without_question
+from vlm_rl.asking import Asker
+from vlm_rl.engine.scripted import ScriptedEngine
 from vlm_rl.errors import UserError
 from vlm_rl.types import Completion, Group, Prompt, Query, Reply, Rollout, Sample, Score, Segment
 
@@ -141,3 +147,58 @@ def test_no_reference_no_question() -> None:
 def test_reference_refuses(wrong: dict, words: str) -> None:
     with pytest.raises(UserError, match=words):
         make_rewards(configs(reference=wrong))
+
+
+@pytest.mark.parametrize(
+    ("turn", "opened"),
+    [("never closed <answer>", True), ("<think>a</think><think><answer>", False), ("<think>a <answer>", False), ("a", False)],
+)
+def test_no_answer_before_the_thought_ends(turn: str, opened: bool) -> None:
+    assert before_answer(turn, opened) is None
+    assert before_answer("a</think><answer>", True) == "a</think><answer"
+
+
+@pytest.mark.parametrize(("given", "ablated", "value"), [(5, 20, 0.75), (5, 2, -1.0), (3, 3, 0.0), (2, 1e9, 1 - 2 / math.exp(10))])
+def test_self_aligned(given: float, ablated: float, value: float) -> None:
+    group = make_group(["It barks.", ""], OPEN)
+    reward = SelfAligned()
+    assert reward.ask(group) == [Score("policy", OPEN, "It barks."), Score("policy", without_question(OPEN), "It barks.")]
+    results = reward.score(group, [Reply(logprobs=(-math.log(p),) * 3) for p in (given, ablated)])
+    assert [r.value for r in results] == [pytest.approx(value), 0.0]
+    assert results[0].detail["log_ppl"] == pytest.approx(math.log(given))
+
+
+@given(st.floats(0, 10), st.floats(0, 10))
+def test_what_explains_more_pays_more(a: float, b: float) -> None:
+    assert -1 <= explained(a, b) < 1 and (explained(a, b) > 0) <= (a < b) and explained(min(a, b), 5) >= explained(max(a, b), 5)
+
+
+def test_replies_go_to_their_own_rollouts_and_failures_are_unscored() -> None:
+    group = make_group(["one", "", "two"], OPEN)
+    one, two, down = (-math.log(5),), (-math.log(2),), Reply(error="down")
+    said = [Reply(logprobs=one), Reply(logprobs=two), Reply(logprobs=(-math.log(20),)), down]
+    results = SelfAligned().score(group, said)
+    assert [r.value for r in results] == [pytest.approx(0.75), 0.0, None] and results[2].detail == {"error": "down"}
+
+
+def test_the_picture_is_taken_away_by_a_grey_one() -> None:
+    seen = sample("a")
+    given, ablated = SelfAligned("image").ask(make_group(["teal"], seen))
+    assert given.sample == seen and ablated.sample == blank(seen) != seen and ablated.sample.question == seen.question
+    assert SelfAligned("image").ask(make_group(["teal"], OPEN)) == []
+    assert "skipped" in SelfAligned("image").score(make_group(["teal"], OPEN), [])[0].detail
+
+
+@pytest.mark.parametrize("baseline", ["question", "image"])
+def test_what_is_asked_can_be_rendered(baseline: str) -> None:
+    _, chat = make()
+    engine = ScriptedEngine(chat, lambda prompt, seed: "")
+    group = make_group(["teal", "blue"], sample("a"))
+    [scored] = Mixture(configs(self_aligned={"baseline": baseline}), 0.0).score([group], 0, Asker({"policy": engine}, chat))
+    assert scored.totals == (0.0, 0.0) and engine.calls == 1
+
+
+@pytest.mark.parametrize(("wrong", "words"), [({"baseline": "images"}, "did you mean 'image'"), ({"target": "judge"}, "start")])
+def test_self_aligned_refuses(wrong: dict, words: str) -> None:
+    with pytest.raises(UserError, match=words):
+        make_rewards(configs(self_aligned=wrong))
