@@ -17,6 +17,7 @@ REWARDS: dict[str, str] = {
     "accuracy": "rewards.accuracy:Accuracy",
     "acre": "rewards.acre:Acre",
     "care": "rewards.care:Care",
+    "evidence": "rewards.evidence:Evidence",
     "faithful": "rewards.faithful:Faithful",
     "format": "rewards.format:Format",
     "hybrid": "rewards.hybrid:Hybrid",

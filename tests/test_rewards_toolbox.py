@@ -1,4 +1,4 @@
-"""Small rewards of one file each: repetition, likelihood of the reference, self-aligned."""
+"""Small rewards of one file each: repetition, likelihood of the reference, self-aligned, evidence."""
 
 import math
 from collections.abc import Sequence
@@ -11,6 +11,7 @@ from models_small import make, sample
 
 from data.views import blank
 from rewards import make_rewards
+from rewards.evidence import Evidence, gold_ids, overlap
 from rewards.mixture import Mixture
 from rewards.reference import FORMS, Reference
 from rewards.repetition import Repetition
@@ -18,7 +19,7 @@ from rewards.response import before_answer
 from rewards.self_aligned import SelfAligned, explained, without_question
 from vlm_rl.asking import Asker
 from vlm_rl.engine.scripted import ScriptedEngine
-from vlm_rl.errors import UserError
+from vlm_rl.errors import RowError, UserError
 from vlm_rl.types import Completion, Group, Prompt, Query, Reply, Rollout, Sample, Score, Segment
 
 
@@ -202,3 +203,78 @@ def test_what_is_asked_can_be_rendered(baseline: str) -> None:
 def test_self_aligned_refuses(wrong: dict, words: str) -> None:
     with pytest.raises(UserError, match=words):
         make_rewards(configs(self_aligned=wrong))
+
+
+def cites(ids: str, answer: str = "a dog") -> str:
+    return f"<think>It barks.</think><useful_chunks>{ids}</useful_chunks><answer>{answer}</answer>"
+
+
+def with_evidence(*ids: object) -> Sample:
+    return Sample("1", "Which animal?", "a dog", "text", meta={"evidence_ids": list(ids)})
+
+
+@pytest.mark.parametrize(
+    ("cited", "gold", "f2", "right", "wrong"),
+    [
+        ("3, 9", (3,), 0.8333, 1.8333, 0.0833),  # P 1/2, R 1
+        ("[1, 2, 9]", ("1", "2", "3", "4"), 0.5263, 1.5263, 0.0526),  # P 2/3, R 1/2
+        ("3 3", (3,), 0.8333, 1.8333, 0.0833),  # repeated ones each count
+        ("1;2;3;4;5;6;7;8;9;10", (3,), 0.3571, 1.3571, 0.0357),
+        ("'3'", (3,), 1.0, 2.0, 0.1),
+        ("4", (3,), 0.0, 1.0, 0.0),
+        ("", (3,), 0.0, 1.0, 0.0),
+        (",".join(map(str, range(17))), (3,), 0.0, 1.0, 0.0),
+        (",".join(map(str, range(17))), range(17), 1.0, 2.0, 0.1),
+    ],
+)
+def test_evidence(cited: str, gold: Sequence[object], f2: float, right: float, wrong: float) -> None:
+    group = make_group([cites(cited), cites(cited, "a cat")], with_evidence(*gold))
+    results = Evidence().score(group, ())
+    assert [r.value for r in results] == [pytest.approx(right, abs=1e-4), pytest.approx(wrong, abs=1e-4)]
+    assert results[0].detail["f2"] == pytest.approx(f2, abs=1e-4)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "<answer>a dog</answer>",
+        "<useful_chunks>3</useful_chunks> The answer is a dog",
+        cites("3") + "<useful_chunks>3</useful_chunks>",
+        cites("3") + "<answer>a dog</answer>",
+        cites("3").replace("</useful_chunks>", ""),
+        "</useful_chunks><useful_chunks>3<answer>a dog</answer>",
+    ],
+)
+def test_other_than_one_block_of_each_earns_nothing(text: str) -> None:
+    [result] = Evidence().score(make_group([text], with_evidence(3)), ())
+    assert result.value == 0.0 and result.detail["blocks"] is False
+
+
+def test_a_row_without_evidence_pays_for_its_answer_alone() -> None:
+    for row in (OPEN, with_evidence()):
+        assert [r.value for r in Evidence().score(make_group(["<answer>a dog</answer>", cites("3", "a cat")], row), ())] == [1.0, 0.0]
+
+
+@given(st.lists(st.sampled_from("abcdef"), max_size=8), st.sets(st.sampled_from("abcdef"), min_size=1))
+def test_shares_of_evidence(cited: list[str], gold: set[str]) -> None:
+    precision, recall = overlap(cited, frozenset(gold))
+    assert 0 <= precision <= 1 and 0 <= recall <= 1 and (precision == 0) == (recall == 0)
+    assert (precision == recall == 1) == (set(cited) == gold and len(cited) == len(gold))
+
+
+@pytest.mark.parametrize("ids", ["3", [True], [1.5], ["a b"], [[1]], {"a": 1}])
+def test_evidence_that_cannot_be_cited_is_named(ids: object) -> None:
+    with pytest.raises(RowError, match="row 7: evidence_ids"):
+        gold_ids(Sample("7", "?", "x", meta={"evidence_ids": ids}))
+
+
+def test_answers_are_not_paid_twice() -> None:
+    with pytest.raises(UserError, match=r"accuracy\.weight=0"):
+        Mixture(configs(accuracy={}, evidence={}), 0.0)
+    Mixture(configs(accuracy={"weight": 0}, evidence={}), 0.0)
+
+
+@pytest.mark.parametrize("wrong", [{"eta": 2}, {"most": 0}])
+def test_evidence_refuses(wrong: dict) -> None:
+    with pytest.raises(UserError, match="eta"):
+        make_rewards(configs(evidence=wrong))
