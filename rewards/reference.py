@@ -33,8 +33,7 @@ FORMS: dict[str, Callable[[Sequence[float]], float]] = {
 class Reference(Reward):
     """The form's value, asked of `target` (policy or start). A response without an answer tag after its thought has the least: floor or 0.
 
-    The tag's bracket is read with the reference, so that border tokens are those of sampled text; only the reference's own count.
-    detail: likelihood (geo_mean), without (debias), no_answer_tag.
+    Border tokens are those of sampled text, see `Score.lead`. detail: likelihood (geo_mean), without (debias), no_answer_tag.
     """
 
     form: str = "avg_logprob"
@@ -43,10 +42,9 @@ class Reference(Reward):
     floor: float = -5.0
 
     def __post_init__(self) -> None:
-        if self.form not in FORMS:
-            raise unknown("form", str(self.form), FORMS)
-        if self.target not in READERS:
-            raise unknown("reader", str(self.target), READERS, "target")
+        for name, given, known in (("form", self.form, FORMS), ("target", self.target, READERS)):
+            if given not in known:
+                raise unknown(name, str(given), known)
         if not isinstance(self.debias, bool) or not self.floor < 0:
             raise UserError(f"debias is true or false, not {self.debias!r}; floor is a log-prob below 0, not {self.floor}")
         self.targets = (self.target,)
