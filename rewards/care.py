@@ -11,7 +11,7 @@ what stands between the reasoning and the answer is left out, and so is the leng
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import fmean
 
 from rewards.base import Reward, Rounds, whole_text
@@ -65,7 +65,9 @@ class Care(Reward):
     def _question(self, group: Group, rollout: Rollout) -> Score | None:
         text, begun = whole_text(group, rollout), opened(group.prompt)
         trace, answer = reasoning(text, begun), parse(text).answer
-        return None if trace is None or not answer else Score(self.target, group.sample, answer, refed(trace, text, begun))
+        if trace is None or not answer:
+            return None
+        return Score(self.target, replace(group.sample, prefill=""), answer, refed(trace, text, begun))  # the turn is whole in the prefill
 
 
 def qualifying(accuracies: Sequence[float], least_accuracy: float) -> list[bool]:

@@ -2,9 +2,10 @@
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 
 import pytest
-from helpers_rewards import configs, make_group, never
+from helpers_rewards import CHOICE, configs, make_group, never
 
 from rewards.care import Care, earning, qualifying
 from rewards.mixture import Mixture
@@ -81,6 +82,13 @@ def test_only_qualifying_rollouts_are_asked_about_and_with_their_own_reasoning()
         assert list(next(rounds)) == [Score(target, OPEN, "a large brown dog", "<think>It barks.</think>\n<answer>")]
     [scored] = Mixture(configs(care={}), 0.0).score([make_group([wrote("no idea"), "nothing"], OPEN)], 0, never)
     assert scored.totals == (0.0, 0.0)
+
+
+def test_a_turn_that_was_begun_is_given_once() -> None:
+    begun = "<think>It is"
+    group = make_group([" teal.</think><answer>B</answer>"] * 2, replace(CHOICE, prefill=begun), prefill=begun)
+    for query in next(Care().rounds(group)):
+        assert query.sample.prefill + query.prefill == "<think>It is teal.</think><answer>"
 
 
 def test_a_reader_that_fails_is_unscored() -> None:
