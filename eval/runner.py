@@ -71,7 +71,8 @@ def evaluate(rows: Sequence[Sample], conditions: Mapping[str, Condition], plan: 
         item, error = failures[0]
         more = f"; {len(failures)} of {len(asked)} questions failed" if len(failures) > 1 else ""
         raise RowError(item.row_id, f"no answer in condition '{item.condition}' ({item.mode} {item.index}): {error}{more}")
-    records = [_record(item, reply) for item, reply in zip(asked, replies, strict=True)]
+    pairs = zip(asked, replies, strict=True)
+    records = [graded_record(item.row_id, item.condition, item.shown, reply, item.mode, item.index) for item, reply in pairs]
     return graded_by(judge, [item.shown for item in asked], records, ask) if judge else records
 
 
@@ -95,29 +96,34 @@ def _query(item: _Asked, plan: Plan) -> Generate:
     return Generate("policy", item.shown, Sampling(plan.max_new_tokens, temperature, plan.stop), seed=seed)
 
 
-def _record(item: _Asked, reply: Reply) -> Record:
-    sample = item.shown
-    parsed = response.parse(sample.prefill + reply.text)
+def graded_record(
+    row_id: str, condition: str, shown: Sample, reply: Reply, mode: str = "greedy", index: int = 0, detail: Mapping[str, Any] | None = None
+) -> Record:
+    """`reply` to `shown` as it is graded and stored; what a judge must grade is not right yet. A failed reply (`reply.error`) is right in
+    nothing and says why in detail["error"]. Raises RowError where a medium cannot be read.
+    """
+    parsed = response.parse(shown.prefill + reply.text)
     try:
-        media_ids = tuple(medium.id for medium in sample.media)
+        media_ids = tuple(medium.id for medium in shown.media)
     except OSError as error:
-        raise RowError(item.row_id, f"a medium cannot be read: {error}") from error
+        raise RowError(row_id, f"a medium cannot be read: {error}") from error
     return Record(
-        sample_id=item.row_id,
-        condition=item.condition,
-        mode=item.mode,
-        index=item.index,
-        question=sample.question,
-        options=sample.options,
-        gold=sample.answer,
-        kind=sample.kind,
+        sample_id=row_id,
+        condition=condition,
+        mode=mode,
+        index=index,
+        question=shown.question,
+        options=shown.options,
+        gold=shown.answer,
+        kind=shown.kind,
         media_ids=media_ids,
         completion=reply.text,
         answer=parsed.answer,
-        correct=not judged(sample) and grading.is_correct(sample, parsed.answer),
+        correct=reply.error is None and not judged(shown) and grading.is_correct(shown, parsed.answer),
         wellformed=parsed.wellformed,
         finish=reply.finish,
-        prefill=sample.prefill,
+        prefill=shown.prefill,
+        detail={**(detail or {}), **({"error": reply.error} if reply.error is not None else {})},
     )
 
 
@@ -155,7 +161,7 @@ def record_from(tree: Any) -> Record:
     """A Record from its JSON object. Raises ValueError naming the field that is missing or of the wrong type."""
     if not isinstance(tree, dict):
         raise ValueError("not a JSON object")
-    tree = {"prefill": "", **tree}  # records of before there were prefills
+    tree = {"prefill": "", "detail": {}, **tree}  # records of before there were prefills and details
     names = {field.name for field in dataclasses.fields(Record)}
     if set(tree) != names:
         raise ValueError(f"fields missing: {sorted(names - set(tree))}, unknown: {sorted(set(tree) - names)}")
@@ -164,6 +170,7 @@ def record_from(tree: Any) -> Record:
         **{name: isinstance(tree[name], list) and all(isinstance(x, str) for x in tree[name]) for name in _LISTS},
         **{name: isinstance(tree[name], bool) for name in ("correct", "wellformed")},
         "index": isinstance(tree["index"], int),
+        "detail": isinstance(tree["detail"], dict),
         "answer": tree["answer"] is None or isinstance(tree["answer"], str),
     }
     wrong = [name for name, good in right.items() if not good]

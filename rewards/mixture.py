@@ -5,54 +5,39 @@ that a judge's failure is neither a penalty nor a prize. Knows no engine and no 
 """
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from numbers import Real
 from typing import Any
 
 from rewards import REWARDS, combining, make_rewards
-from rewards.base import Reward, Rounds, declared_range
+from rewards.base import Reward, declared_range
 from rewards.monitors import monitors
 from rewards.response import parse
 from rewards.reward_metrics import metrics
+from rewards.rounds import Ask, Course, run_together
 from vlm_rl.algo.schedules import factor
 from vlm_rl.config import RewardConfig, ScheduleConfig
 from vlm_rl.config_judges import SCORERS
 from vlm_rl.errors import UserError, unknown
-from vlm_rl.types import Generate, Group, Query, Reply, RewardResult, Rollout, Score, ScoredGroup
-
-Ask = Callable[[Sequence[Query]], Sequence[Reply]]
-_MOST_ROUNDS = 64
+from vlm_rl.types import Group, RewardResult, Rollout, ScoredGroup
 
 
 @dataclass(eq=False)
-class _Course:
-    """One reward's generator over one group, and what it said so far."""
+class _Opinion:
+    """What one reward says of one group."""
 
     label: str
     group: Group
-    rounds: Rounds
-    queries: tuple[Query, ...] = ()
-    results: Sequence[RewardResult] | None = None
+    course: Course[Sequence[RewardResult]]
 
     @property
     def name(self) -> str:
-        return f"reward '{self.label}', sample '{self.group.sample.id}'"
+        return self.course.name
 
-    def advance(self, replies: Sequence[Reply] | None) -> bool:
-        """Run to the next question; False when the results are there. None starts."""
-        try:
-            queries = tuple(self.rounds.send(replies) if replies is not None else next(self.rounds))
-        except StopIteration as stop:
-            self.results = stop.value
-            return False
-        except Exception as error:
-            error.add_note(f"in {self.name}")
-            raise
-        if wrong := [query for query in queries if not isinstance(query, Generate | Score)]:
-            raise UserError(f"{self.name}: asked {type(wrong[0]).__name__}; a question is a Generate or a Score")
-        self.queries = queries
-        return True
+
+def _named(label: str, reward: Reward, group: Group) -> _Opinion:
+    return _Opinion(label, group, Course(f"reward '{label}', sample '{group.sample.id}'", reward.rounds(group)))
 
 
 class Mixture:
@@ -89,10 +74,10 @@ class Mixture:
         Raises UserError, naming label and sample, for results that are not finite RewardResults, one per rollout, within a declared range;
         naming label and share, when more than `unscored_limit` of a label's results are None or tell of an error.
         """
-        courses = [_Course(label, g, reward.rounds(g)) for g in groups for label, reward in self.rewards.items()]
-        _run(courses, ask)
-        checked = [_checked(course, declared_range(self.rewards[course.label])) for course in courses]
-        self._hold_limit(courses, checked)
+        opinions = [_named(label, reward, group) for group in groups for label, reward in self.rewards.items()]
+        run_together([opinion.course for opinion in opinions], ask)
+        checked = [_checked(opinion, declared_range(self.rewards[opinion.label])) for opinion in opinions]
+        self._hold_limit(opinions, checked)
         weights = {label: self.weight(label, step) for label in self.rewards}
         of_group = iter(checked)
         return [combining.combine(group, {label: next(of_group) for label in self.rewards}, self.configs, weights) for group in groups]
@@ -102,9 +87,9 @@ class Mixture:
         config = self.configs[label]
         return config.weight * factor(config.schedule.kind, step, config.schedule.anneal_steps, config.schedule.final)
 
-    def _hold_limit(self, courses: Sequence[_Course], checked: Sequence[Sequence[RewardResult]]) -> None:
+    def _hold_limit(self, opinions: Sequence[_Opinion], checked: Sequence[Sequence[RewardResult]]) -> None:
         for label in self.rewards:
-            said = [r for course, rs in zip(courses, checked, strict=True) if course.label == label for r in rs]
+            said = [r for opinion, rs in zip(opinions, checked, strict=True) if opinion.label == label for r in rs]
             results = [r for r in said if r.value is not None or "skipped" not in r.detail]
             failed = [r for r in results if r.value is None or r.detail.get("error")]
             if failed and len(failed) > self.unscored_limit * len(results):
@@ -154,45 +139,26 @@ def _extremes(config: RewardConfig) -> tuple[float, float]:
     return min(config.weight * end for end in ends), max(config.weight * end for end in ends)
 
 
-def _run(courses: Sequence[_Course], ask: Ask) -> None:
-    """Advance all generators together, round by round."""
-    pending = [course for course in courses if course.advance(None)]
-    for _ in range(_MOST_ROUNDS):
-        if not pending:
-            return
-        queries = [query for course in pending for query in course.queries]
-        replies = list(ask(queries)) if queries else []
-        assert len(replies) == len(queries), f"{len(queries)} questions got {len(replies)} replies"
-        start, still = 0, []
-        for course in pending:
-            end = start + len(course.queries)
-            if course.advance(replies[start:end]):
-                still.append(course)
-            start = end
-        pending = still
-    raise UserError(f"{pending[0].name}: still asking after {_MOST_ROUNDS} rounds; does its rounds() ever return?")
-
-
-def _checked(course: _Course, bounds: tuple[float, float] | None) -> list[RewardResult]:
+def _checked(opinion: _Opinion, bounds: tuple[float, float] | None) -> list[RewardResult]:
     """The results with plain float values, or UserError."""
-    results, wanted = course.results, len(course.group.rollouts)
+    results, wanted = opinion.course.result, len(opinion.group.rollouts)
     if not isinstance(results, Sequence) or len(results) != wanted:
         given = f"{len(results)} results" if isinstance(results, Sequence) else type(results).__name__
-        raise UserError(f"{course.name}: score() must return one RewardResult per rollout, a list of {wanted}; it returned {given}")
-    return [_checked_result(course, result, bounds) for result in results]
+        raise UserError(f"{opinion.name}: score() must return one RewardResult per rollout, a list of {wanted}; it returned {given}")
+    return [_checked_result(opinion, result, bounds) for result in results]
 
 
-def _checked_result(course: _Course, result: object, bounds: tuple[float, float] | None) -> RewardResult:
+def _checked_result(opinion: _Opinion, result: object, bounds: tuple[float, float] | None) -> RewardResult:
     if not isinstance(result, RewardResult):
-        raise UserError(f"{course.name}: score() returned {type(result).__name__} {result!r:.80}; write RewardResult(value)")
+        raise UserError(f"{opinion.name}: score() returned {type(result).__name__} {result!r:.80}; write RewardResult(value)")
     value: object = result.value
     if value is None:
         return result
     if not isinstance(value, Real):
-        raise UserError(f"{course.name}: a value is a number or None, not {type(value).__name__}; write RewardResult(float(value))")
+        raise UserError(f"{opinion.name}: a value is a number or None, not {type(value).__name__}; write RewardResult(float(value))")
     number = float(value)
     if not math.isfinite(number):
-        raise UserError(f"{course.name}: the value is {number}; return None for a rollout that cannot be scored")
+        raise UserError(f"{opinion.name}: the value is {number}; return None for a rollout that cannot be scored")
     if bounds and not bounds[0] - 1e-6 <= number <= bounds[1] + 1e-6:
-        raise UserError(f"{course.name}: the value {number:g} lies outside the range {bounds} that the reward declares")
+        raise UserError(f"{opinion.name}: the value {number:g} lies outside the range {bounds} that the reward declares")
     return RewardResult(number, result.detail)

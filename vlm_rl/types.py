@@ -221,7 +221,8 @@ class Record:
     """One graded completion of an evaluation, as it is stored: enough to grade again without a model.
 
     `condition` names what was asked ("clean", "blank"), `mode` how it was decoded ("greedy", "sample"). `answer` and `wellformed` were read
-    from `prefill + completion`: what the model was given of its turn, and what it wrote.
+    from `prefill + completion`: what the model was given of its turn, and what it wrote. `detail` holds what an evaluator keeps beside it,
+    in JSON values.
     """
 
     sample_id: str
@@ -239,3 +240,4 @@ class Record:
     wellformed: bool
     finish: str
     prefill: str = ""
+    detail: Mapping[str, Any] = field(default_factory=dict)
