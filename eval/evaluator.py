@@ -5,7 +5,7 @@ never needs a model, so stored records can be measured again. An evaluator does 
 """
 
 from collections.abc import Generator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 
 from eval.charts import Chart
@@ -83,7 +83,9 @@ class Study:
 class Figure:
     """One number of the report: Figure("drop/wrong_think", 0.25, n=400, low=0.2, high=0.3, unit="difference")
 
-    `value` None means "not defined" (nothing to divide by), said with n = 0 or in `note`; it is never 0 for that reason.
+    `value` None means "not defined" (nothing to divide by), said with n = 0 or in `note`; it is never 0 for that reason. `items` is what
+    each question adds to it, id -> (numerator, denominator), value = sum / sum: two runs are compared question by question through it, and
+    a figure without it (an AUROC) only by its two values. `eval.figures` makes figures with all of this.
     """
 
     name: str
@@ -93,6 +95,7 @@ class Figure:
     high: float | None = None
     unit: Unit = "share"
     note: str = ""
+    items: Mapping[str, tuple[float, float]] = field(default_factory=dict, compare=False, repr=False)
 
 
 @dataclass(frozen=True)
