@@ -2,6 +2,7 @@
 
 Rows carry `meta["caption"]`, `["wrong_caption"]`, `["trace"]`, `["wrong_trace"]` (no tags) and, where these push one wrong answer in
 particular, `["wrong_answer"]` (a letter or text). A frame names contents, never letters: else copying a letter would be measured.
+Of a calculation a caption tells a reading (a length, an angle), right or wrong, and never the result: that would be answer leakage.
 """
 
 import re
@@ -19,6 +20,11 @@ QUESTION = "own_question"
 _TAG = re.compile(r"</?(?:think|answer)>", re.IGNORECASE)
 _FLIPPED = {"yes": "no", "no": "yes", "true": "false", "false": "true"}
 _PLAIN_NUMBER = re.compile(r"-?[0-9]{1,12}(?:\.[0-9]{1,12})?")
+_QUANTITY = re.compile(
+    r"(?<![\w\\])((?:(?:m ?)?(?:∠ ?|\\angle ))?[A-Za-z]{1,3}) ?= ?(\d{1,6}(?:\.\d{1,6})?)(?![\w.]*[\w^*/(\\-])(?! ?[-+*/^])"
+)
+_RECKONED = re.compile(r"(?:(?<=[.!?])|^)\s{0,9}-?\d{1,6} [-+] \d{1,6} = -?\d{1,6}\.(?=\s|$)")
+_LONGEST_QUESTION = 4000
 
 
 @dataclass(frozen=True)
@@ -35,13 +41,31 @@ def claim(sample: Sample, draw: Draw, key: Literal["caption", "trace"], right: b
     own = sample.meta.get(key if right else f"wrong_{key}")
     if isinstance(own, str) and own.strip():
         pushes = sample.answer if right else pushed(sample, draw, right) if sample.meta.get("wrong_answer") is not None else None
-        return Claim(safe(sample, own.strip()), pushes, "row")
-    if sample.kind == "math":  # a frame would tell the final result, which no picture shows
-        raise NotApplicable(sample.id, f"it carries no meta.{'' if right else 'wrong_'}{key}")
-    answer = pushed(sample, draw, right)
+        text = own.strip() if key == "trace" else _RECKONED.sub("", own).strip() or own.strip()
+        return Claim(safe(sample, text), pushes, "row")
     question = " ".join(MARK.sub("", sample.meta.get(QUESTION, sample.question)).split())
+    if key == "caption" and _calculated(sample, question):
+        return Claim(safe(sample, _reading(sample, question, draw, right)), None, "frame")
+    answer = pushed(sample, draw, right)
     text = f"The answer to '{question}' is {wording(sample, answer).rstrip('.')}."
     return Claim(safe(sample, text if key == "caption" else f"{text} So the answer should be {wording(sample, answer)}"), answer, "frame")
+
+
+def _calculated(sample: Sample, question: str) -> bool:
+    """Whether the answer is the result of a calculation, which no picture shows: a caption may tell what is read off, not that."""
+    numbers = sample.kind == "number" or (bool(sample.options) and all(any(c.isdigit() for c in option) for option in sample.options))
+    return sample.kind == "math" or (numbers and _QUANTITY.search(question[:_LONGEST_QUESTION]) is not None)
+
+
+def _reading(sample: Sample, question: str, draw: Draw, right: bool) -> str:
+    """One of the lengths or angles that the question states ("AB = 5"), as it is or misread. Raises NotApplicable where it states none."""
+    stated = _QUANTITY.findall(question[:_LONGEST_QUESTION])
+    if not stated:
+        key = "caption" if right else "wrong_caption"
+        raise NotApplicable(sample.id, f"it carries no meta.{key}, and its question states no length or angle that could be misread")
+    name, number = draw.rng("reading", sample.id).choice(stated)
+    said = number if right else _near(number, draw.rng("misread", sample.id).choice((1, 2)), 1)
+    return f"In the figure, {name} = {said}."
 
 
 def pushed(sample: Sample, draw: Draw, right: bool) -> str:
@@ -105,7 +129,7 @@ def _wrong_text(sample: Sample, draw: Draw) -> str:
         return str(named).strip()
     if sample.kind == "yesno" and (flipped := _FLIPPED.get(_plain(sample.answer))):
         return flipped
-    if sample.kind == "number" and _PLAIN_NUMBER.fullmatch(sample.answer.strip()):
+    if sample.kind in ("number", "math") and _PLAIN_NUMBER.fullmatch(sample.answer.strip()):
         return _near(sample.answer.strip(), draw.rng("wrong answer", sample.id).choice((1, 2)), draw.rng("sign", sample.id).choice((-1, 1)))
     raise NotApplicable(sample.id, "no wrong answer is known; it carries no meta.wrong_answer")
 

@@ -246,10 +246,47 @@ def test_a_frame_names_contents_and_no_letter():
 
 def test_the_result_of_a_calculation_is_no_caption():
     row = Sample("7", "Find x.", "12", "math", meta={"wrong_answer": "13"})
-    for name in ("caption_right", "caption_wrong", "think_wrong"):
-        with pytest.raises(NotApplicable, match="carries no meta"):
+    for name in ("caption_right", "caption_wrong"):
+        with pytest.raises(NotApplicable, match=r"carries no meta.*states no length or angle"):
             apply([name], row, Draw(0))
     assert "13" in apply(["hint_grader"], row, Draw(0)).question
+
+
+@pytest.mark.parametrize(
+    ("kind", "options", "answer", "question", "right", "wrong"),
+    [
+        ("math", (), "12", "In triangle ABC, $AB = 5$. Find BC.", "AB = 5", {"AB = 6", "AB = 7"}),
+        ("number", (), "12", "AB = 2.50 cm. How long is BC?", "AB = 2.50", {"AB = 3.00", "AB = 3.50"}),
+        ("choice", ("10", "12"), "B", r"If m\angle C = 30, find x.", r"m\angle C = 30", {rf"m\angle C = {x}" for x in (36, 42)}),
+    ],
+)
+def test_a_caption_of_a_figure_misreads_a_length_or_angle_and_tells_no_result(kind, options, answer, question, right, wrong):
+    row = Sample("7", question, answer, kind, options)
+    assert claim(row, Draw(0), "caption", True).text == f"In the figure, {right}."
+    said = [claim(row, Draw(seed), "caption", False) for seed in range(20)]
+    assert {s.text for s in said} == {f"In the figure, {text}." for text in wrong} and {s.pushes for s in said} == {None}
+    thought = apply(["think_wrong"], row, Draw(1))
+    assert thought.prefill.startswith("<think>The answer to") and thought.meta["pushed_answer"] != answer
+
+
+@pytest.mark.parametrize(
+    "question", ["If y = 2x + 3, find y.", "Find x.", "f(x) = 3", "y = 3x", "y = 3 + 4", "a_b = 3", "x = " + "1" * 5000]
+)
+def test_an_equation_is_no_reading(question):
+    with pytest.raises(NotApplicable, match="states no length"):
+        claim(Sample("7", question, "12", "math"), Draw(0), "caption", False)
+
+
+def test_a_sum_is_reckoned_and_left_out_of_captions():
+    meta = {"wrong_caption": "The red bar is 7. The teal bar is 2. 7 - 2 = 5.", "wrong_trace": "7 - 2 = 5. The answer is 5."}
+    row = Sample("7", "How much higher?", "4", "number", meta=meta)
+    assert claim(row, Draw(0), "caption", False).text == "The red bar is 7. The teal bar is 2."
+    assert claim(row, Draw(0), "trace", False).text == meta["wrong_trace"]
+
+
+def test_a_count_is_read_off_a_picture():
+    row = Sample("7", "How many dogs are there?", "B", "choice", ("2", "3"))
+    assert claim(row, Draw(0), "caption", False).text == "The answer to 'How many dogs are there?' is 2."
 
 
 @pytest.mark.parametrize("lead", ["", "<image>", "<image>\n<video> ", "  <image>"])

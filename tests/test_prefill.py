@@ -52,3 +52,11 @@ def test_a_prompt_ends_with_the_samples_prefill_and_then_the_questions():
     assert both.text == plain.text + "<think>red teal" and both.prefill == "<think>red teal"
     assert both.expanded_ids == plain.expanded_ids + chat.ids_of("<think>red teal")
     assert chat.prompt(row, prefill="<think>red teal").ids == both.ids
+
+
+def test_a_template_that_opens_the_thought_itself_gets_no_second_tag():
+    chat = make_chat()
+    chat.processor.chat_template += "{% if add_generation_prompt %}{{ '<think>' }}{% endif %}"
+    for row, prefill in ((dataclasses.replace(ROW, prefill="<think>red"), " or"), (ROW, "<think>red or")):
+        prompt = chat.prompt(row, prefill)
+        assert prompt.text.count("<think>") == 1 and prompt.text.endswith("<think>red or") and prompt.prefill == "red or"

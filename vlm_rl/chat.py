@@ -18,6 +18,7 @@ from vlm_rl.vision_cache import Vision
 
 MARK = re.compile(r"<(image|video)>")
 VISUAL_TOKENS = ("<|image_pad|>", "<|video_pad|>", "<|vision_start|>", "<|vision_end|>", "<|vision_pad|>")
+OPENING = "<think>"
 TYPE_OF = {"image": 1, "video": 2}
 
 
@@ -83,6 +84,8 @@ class Chat:
         expanded, types = self._expand(sample, text, ids, vision)
         # The prefill is tokenized apart: joined, its first letters could merge with the template's last, and no completion starts so.
         prefill = sample.prefill + prefill
+        if text.rstrip().endswith(OPENING):  # the template itself opens the thought: one opening tag, not two
+            prefill = prefill.removeprefix(OPENING)
         written = list(self.ids_of(prefill))
         if len(expanded) + len(written) > self.config.max_prompt_tokens:
             raise RowError(
