@@ -1,4 +1,4 @@
-"""The curves of a run: what is drawn (`charts`), and how it becomes inline SVG or a PNG.
+"""Charts of runs and evaluations: what is drawn, and how curves become inline SVG or a PNG. Bars are drawn by the page.
 
 An SVG takes its colours from CSS variables of the page it stands in (`--ink`, `--line`, `--c0` ... `--c5`), so one drawing serves light and
 dark pages. Titles and legends belong to the page: labels are the user's text, and drawn text cannot wrap.
@@ -23,6 +23,7 @@ Row = Mapping[str, Any]
 Point = tuple[float, float]
 SERIES = 6
 _MOST_POINTS = 1200
+_LONGEST_NAME = 40
 _SIZE = (4.7, 2.75)
 
 
@@ -41,8 +42,21 @@ class Line:
 
 
 @dataclass(frozen=True)
+class Stack:
+    """One bar, divided into named shares of it: Stack("clean", (("right", 0.7), ("wrong", 0.3)), "n = 200")"""
+
+    label: str
+    parts: tuple[tuple[str, float], ...]
+    note: str = ""
+
+
+@dataclass(frozen=True)
 class Chart:
-    """Curves over training steps. `limit` is a line not to be crossed."""
+    """Curves over training steps, or over what `across` names; or `stacks` of bars, which have the same parts in the same order.
+
+    `limit` is a line not to be crossed. `share`: up is a percentage; `whole`: from 0 to 1; `across_share`: so is across. `places` names
+    places across: ((0.0, "clean"), (1.0, "1")).
+    """
 
     title: str
     lines: tuple[Line, ...]
@@ -51,6 +65,10 @@ class Chart:
     whole: bool = False
     log: bool = False
     limit: float | None = None
+    across: str = "step"
+    across_share: bool = False
+    places: tuple[tuple[float, str], ...] = ()
+    stacks: tuple[Stack, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -172,12 +190,12 @@ def _draw(axes: Axes, chart: Chart, palette: Palette, window: int) -> None:
         spine.set_color(palette.line)
     axes.tick_params(which="both", colors=palette.ink, length=0)
     axes.tick_params(axis="x", length=3, color=palette.line)
-    axes.set_xlabel("step", color=palette.ink)
+    axes.set_xlabel(_drawable(chart.across), color=palette.ink)
 
 
 def _scale(axes: Axes, chart: Chart) -> None:
     positive = all(y > 0 for line in chart.lines for _, y in line.points)
-    axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
+    _scale_across(axes, chart)
     if chart.log and positive:
         axes.set_yscale("log")
         axes.yaxis.set_major_formatter(FuncFormatter(lambda y, _: f"{y:.0e}".replace("e-0", "e-").replace("e+0", "e")))
@@ -186,9 +204,25 @@ def _scale(axes: Axes, chart: Chart) -> None:
     axes.yaxis.set_major_locator(MaxNLocator(5))
     if chart.share:
         axes.yaxis.set_major_formatter(PercentFormatter(1.0))
-        axes.set_ylim(bottom=0)
+        if all(y >= 0 for line in chart.lines for y in (*(y for _, y in line.points), *(low for _, low, _ in line.whiskers))):
+            axes.set_ylim(bottom=0)
     if chart.whole:
         axes.set_ylim(0, 1)
+
+
+def _scale_across(axes: Axes, chart: Chart) -> None:
+    if chart.places:
+        axes.set_xticks([x for x, _ in chart.places], [_drawable(name) for _, name in chart.places])
+    elif chart.across_share:
+        axes.xaxis.set_major_formatter(PercentFormatter(1.0))
+        axes.set_xlim(0, 1)
+    else:
+        axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
+
+
+def _drawable(text: str) -> str:
+    """A name as fonts and XML can take it: one short line."""
+    return "".join(c if c.isprintable() else "\ufffd" for c in text)[:_LONGEST_NAME]
 
 
 def _draw_line(axes: Axes, line: Line, colour: str, window: int) -> None:
