@@ -46,12 +46,12 @@ def read_run(run_dir: Path) -> Run:
     if not run_dir.is_dir():
         raise UserError(f"no run directory {run_dir}; give the run_dir of a `vlm-rl train` run")
     gaps: list[str] = []
-    config_text = _text(run_dir / "config.yaml", gaps)
+    config_text, config = read_config(run_dir, gaps)
     steps = {row["step"]: row for row in _rows(run_dir / "metrics.jsonl", gaps) if isinstance(row.get("step"), int)}
     return Run(
         path=run_dir,
         config_text=config_text,
-        config=_mapping("config.yaml", config_text, yaml.safe_load, gaps),
+        config=config,
         steps=tuple(steps[step] for step in sorted(steps)),
         summary=_mapping("summary.json", _text(run_dir / "summary.json", gaps), json.loads, gaps),
         before=_records(run_dir / "eval" / "before.jsonl", gaps),
@@ -59,6 +59,12 @@ def read_run(run_dir: Path) -> Run:
         rollouts=_rollouts(run_dir / "rollouts.jsonl", gaps),
         gaps=tuple(gaps),
     )
+
+
+def read_config(run_dir: Path, gaps: list[str]) -> tuple[str, Row]:
+    """config.yaml as text and tree, both empty where it cannot be read; `gaps` is told."""
+    text = _text(run_dir / "config.yaml", gaps)
+    return text, _mapping("config.yaml", text, yaml.safe_load, gaps)
 
 
 def picture(run_dir: Path, media_id: str) -> str | None:
