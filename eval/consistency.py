@@ -1,48 +1,271 @@
-"""How far reasoning and answers go together over a data set, as numbers. It asks nobody and reads no text: all arguments are contents.
+"""Trace-answer consistency: is the emitted answer the one that the trace itself concludes? (arXiv 2602.12506; CACR: ACRE, 2510.10104)
 
-A content is what an answer or a trace stands for (the indices of the options named, a normalised text), None where there is none. A missing
-answer equals nothing, not even another missing one.
+It says nothing about whether the trace is true, whether the answer depends on it, or whether the trace says what moved the model: those are
+other constructs with other evaluators. It is read by several classifiers, and what is reported is their range:
+
+    rule      the one answer that the last sentence states (`rewards.conclusion`); doubt is no conclusion
+    exact     on generated scenes: what the grammar of traces reads, compared as the answer is graded
+    conclude  a judge that sees question, options and trace, neither the gold nor the emitted answer, names the option; compared here
+    supports  the same without the options, as the paper of CACR has it shown
+    direct    a judge that sees trace and answer says yes or no, as the published form; checked with swapped answers
+
+Prompts are ours: the published ones were not available. An empty trace is inconsistent and counted apart; an answer that cannot be read is
+left out and counted; a judge's failure or unreadable reply is unscored, counted, and never "inconsistent".
 """
 
-from collections.abc import Hashable, Sequence
-from dataclasses import dataclass
-from statistics import fmean
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import combinations
+from typing import Any
 
-Content = Hashable | None
+from data.scene_traces import verify_trace
+from eval.agreement import compare_classifiers, fleiss_kappa
+from eval.evaluator import Case, Evaluator, Figure, Rounds, Section, Study, Table
+from eval.figures import mean, said, share
+from eval.reading import Content, answered, content, same, trace_text
+from rewards.conclusion import agrees, conclusion
+from rewards.judge_call import JudgeCall, bare_trace, judge_call, question_of
+from rewards.judging import read_conclusion, read_yes_no
+from vlm_rl.seeds import stable_hash
+from vlm_rl.types import LETTERS, Query, Record, Sample
+
+NAME = "consistency"
+NONE, MULTI = "NONE", "MULTI"
+SWAPS_NEEDED, REJECTED_NEEDED = 50, 0.95
 
 
 @dataclass(frozen=True)
-class TraceAgreement:
-    """`cacr` is the share of read answers that the trace supports; `cr_wa` (right trace, wrong answer) and `wr_ca` are shares of all items.
+class Verdict:
+    """`consistent` None: unscored. `concluded` is what the trace was found to conclude, where the classifier tells it."""
 
-    `unread` counts items without an answer, which are in neither of the two.
-    """
-
-    cacr: float
-    cr_wa: float
-    wr_ca: float
-    unread: int
+    consistent: bool | None
+    concluded: Content | None = None
 
 
-def trace_agreement(supported: Sequence[Content], answered: Sequence[Content], right: Sequence[Hashable]) -> TraceAgreement:
-    """`supported` is what a reader of the trace alone says it leads to; nothing supported is not the right thing. ACRE, arXiv 2510.10104.
+class Consistency(Evaluator):
+    """`judge` is one of the config's judges, or {name, item: true, ...} (see `rewards.judge_call`); without it only rules are used."""
 
-    trace_agreement([0, 2, 2, 2], [0, 1, 0, 2], [0, 1, 2, 3]) -> cacr 0.5, cr_wa 0.25, wr_ca 0.25. Raises ValueError for no items.
-    """
-    items = list(zip(supported, answered, right, strict=True))
-    if not items:
-        raise ValueError("no items")
-    read = [(s, a, y) for s, a, y in items if a is not None]
-    return TraceAgreement(
-        cacr=fmean(s == a for s, a, _ in read) if read else 0.0,
-        cr_wa=sum(s == y and a != y for s, a, y in read) / len(items),
-        wr_ca=sum(s != y and a == y for s, a, y in read) / len(items),
-        unread=len(items) - len(read),
+    def __init__(self, judge: str | Mapping[str, Any] | None = None):
+        self.judge: JudgeCall | None = None if judge is None else judge_call(judge, media=False, max_new_tokens=32)
+        self.targets = () if self.judge is None else (self.judge.name,)
+
+    def rounds(self, case: Case) -> Rounds:
+        if self.judge is None or not case.trace or case.base.answer is None:
+            return ()
+        asked = dict(_questions(self.judge, case))
+        replies = yield [query for query, _ in asked.values()]
+        return [
+            replace(
+                case.base,
+                condition=f"{NAME}/{form}",
+                detail={"judge": self.judge.name, "reply": reply.text, **extra, **({"error": reply.error} if reply.error else {})},
+            )
+            for (form, (_, extra)), reply in zip(asked.items(), replies, strict=True)
+        ]
+
+    def measure(self, study: Study) -> Section:
+        base = study.greedy()
+        items = {i: record for i, record in base.items() if answered(record, study.rows[i]) is not None}
+        found = {name: {i: verdict(i) for i in items} for name, verdict in _classifiers(study, items).items()}
+        found = {name: verdicts for name, verdicts in found.items() if any(v.consistent is not None for v in verdicts.values())}
+        empty = [i for i, record in items.items() if not trace_text(record)]
+        shares = [_share(name, verdicts) for name, verdicts in found.items()]
+        figures = [
+            *shares,
+            *_spread(shares),
+            share(f"{NAME}/empty", [i in empty for i in items]),
+            share(f"{NAME}/unread_answers", [i not in items for i in base]),
+        ]
+        tables = [_quadrants(found, items), _agreement_of_traces(found, items, study)]
+        full = [i for i in items if i not in empty]
+        tables += [table for table in (_pairs(found, full), _errors(found, full), _swapped(study)) if table.rows]
+        figures += _fleiss(found, full)
+        return Section("Trace-answer consistency", _words(figures, tables), tuple(figures), tuple(tables), marks=_marks(found, items))
+
+
+def _questions(judge: JudgeCall, case: Case) -> list[tuple[str, tuple[Query, dict[str, Any]]]]:
+    """(form, (question, what else the record keeps)); the swapped pair only where the rule finds the pair consistent to begin with."""
+    row, trace, answer = case.row, bare_trace(case.base.prefill + case.base.completion), case.base.answer or ""
+    letters = ", ".join(LETTERS[: len(row.options)]) if row.options else None
+    bare = replace(row, options=())
+    asked: list[tuple[str, tuple[Query, dict[str, Any]]]] = [
+        ("conclude", (judge.query(row, "conclude", question=question_of(row), trace=trace, letters=letters), {})),
+        ("supports", (judge.query(row, "conclude", question=question_of(bare), trace=trace), {})),
+        ("direct", (judge.query(row, "yes_no", question=question_of(row), trace=trace, answer=answer), {})),
+    ]
+    other = _other_answer(row, case.base.answer, case.seed) if agrees(trace, answer, row) else None
+    if other is not None:
+        asked.append(("swapped", (judge.query(row, "yes_no", question=question_of(row), trace=trace, answer=other), {"swapped": other})))
+    return asked
+
+
+def _other_answer(row: Sample, answer: str | None, seed: int) -> str | None:
+    """Another option, as a text; None for rows without options."""
+    given = content(answer, row)
+    others = [i for i in range(len(row.options)) if given != frozenset({i})]
+    return row.options[others[stable_hash(seed, "swap") % len(others)]] if isinstance(given, frozenset) and others else None
+
+
+def _classifiers(study: Study, items: Mapping[str, Record]) -> dict[str, Callable[[str], Verdict]]:
+    def by_text(read: Callable[[str, Sample], str | None]) -> Callable[[str], Verdict]:
+        def verdict(i: str) -> Verdict:
+            concluded = content(read(trace_text(items[i]), study.rows[i]), study.rows[i])
+            return Verdict(same(concluded, answered(items[i], study.rows[i]), study.rows[i]), concluded)
+
+        return verdict
+
+    def by_judge(form: str) -> Callable[[str], Verdict]:
+        replies = {record.sample_id: record for record in study.of(f"{NAME}/{form}")}
+
+        def verdict(i: str) -> Verdict:
+            if not trace_text(items[i]):
+                return Verdict(False)
+            record = replies.get(i)
+            return Verdict(None) if record is None or "error" in record.detail else _judged(form, record, study.rows[i])
+
+        return verdict
+
+    scenes = all("scene" in study.rows[i].meta for i in items)
+    exact = {"exact": by_text(lambda trace, row: verify_trace(trace, row.meta["scene"]).conclusion)} if scenes and items else {}
+    judged = {form: by_judge(form) for form in ("conclude", "supports", "direct") if study.of(f"{NAME}/{form}")}
+    return {"rule": by_text(conclusion), **exact, **judged}
+
+
+def _judged(form: str, record: Record, row: Sample) -> Verdict:
+    reply = str(record.detail["reply"])
+    if form == "direct":
+        return Verdict(read_yes_no(reply))
+    named = read_conclusion(reply)
+    if named is None or named.upper() in (NONE, MULTI):
+        return Verdict(None if named is None else False)
+    concluded = content(named, row)
+    if concluded is None and form == "conclude":
+        return Verdict(None)  # neither a letter of an option nor NONE or MULTI: not what was asked for
+    return Verdict(same(concluded, answered(record, row), row), concluded)
+
+
+def _share(name: str, verdicts: Mapping[str, Verdict]) -> Figure:
+    scored = [v.consistent for v in verdicts.values() if v.consistent is not None]
+    unscored = len(verdicts) - len(scored)
+    return share(f"{NAME}/{name}", scored, f"{unscored} unscored" if unscored else "")
+
+
+def _spread(shares: Sequence[Figure]) -> list[Figure]:
+    known = [figure for figure in shares if figure.value is not None]
+    if not known:
+        return []
+    ends = min(known, key=lambda f: f.value or 0.0), max(known, key=lambda f: f.value or 0.0)
+    return [replace(f, name=f"{NAME}/{end}", note=f.name.partition("/")[2]) for end, f in zip(("lowest", "highest"), ends, strict=True)]
+
+
+def _quadrants(found: Mapping[str, Mapping[str, Verdict]], items: Mapping[str, Record]) -> Table:
+    rows = []
+    for name, verdicts in found.items():
+        scored = {i: v.consistent for i, v in verdicts.items() if v.consistent is not None}
+        cells = [share(f"{NAME}/{name}/{key}", [(g, items[i].correct) == kind for i, g in scored.items()]) for key, kind in QUADRANTS.items()]
+        sides = [share(f"{NAME}/{name}/{side}", [bool(g) for i, g in scored.items() if items[i].correct == c]) for side, c in SIDES]
+        rows.append((name, *cells, *sides, len(verdicts) - len(scored)))
+    columns = ("classifier", "consistent, right", "inconsistent, right", "consistent, wrong", "inconsistent, wrong")
+    note = "Shares of answers that could be read; an empty trace is inconsistent. The last columns are consistent shares of right and wrong answers."
+    return Table("Quadrants", (*columns, "of right", "of wrong", "unscored"), tuple(rows), note)
+
+
+QUADRANTS = {"cc": (True, True), "ic": (False, True), "ci": (True, False), "ii": (False, False)}
+SIDES = (("right", True), ("wrong", False))
+
+
+def _agreement_of_traces(found: Mapping[str, Mapping[str, Verdict]], items: Mapping[str, Record], study: Study) -> Table:
+    """CACR, CR-WA and WR-CA for the classifiers that name a conclusion."""
+    clusters, rows = study.clusters(), []
+    unread = [i for i in study.greedy() if i not in items]
+    for name, verdicts in found.items():
+        ids = [i for i, v in verdicts.items() if v.consistent is not None]
+        if name == "direct" or not ids:
+            continue
+        right = [same(verdicts[i].concluded, content(study.rows[i].answer, study.rows[i]), study.rows[i]) for i in ids]
+        held = [bool(verdicts[i].consistent) for i in ids]
+        cr_wa = [float(r and not items[i].correct) for i, r in zip(ids, right, strict=True)]
+        wr_ca = [float(items[i].correct and not r) for i, r in zip(ids, right, strict=True)]
+        belongs, none = [clusters[i] for i in (*ids, *unread)], [0.0] * len(unread)
+        shares = (mean(f"{NAME}/{name}/{key}", [*values, *none], belongs) for key, values in (("cr_wa", cr_wa), ("wr_ca", wr_ca)))
+        rows.append((name, share(f"{NAME}/{name}/cacr", held), *shares))
+    note = "CR-WA: the trace concludes what is right, the answer is wrong. WR-CA: the reverse; a trace without conclusion does not conclude what is right. Of all answers, those unread too."
+    return Table("What traces support (CACR)", ("classifier", "CACR", "CR-WA", "WR-CA"), tuple(rows), note)
+
+
+def _pairs(found: Mapping[str, Mapping[str, Verdict]], ids: Sequence[str]) -> Table:
+    rows = []
+    for one, other in combinations(found, 2):
+        both = [(found[one][i].consistent, found[other][i].consistent) for i in ids]
+        pairs = [(a, b) for a, b in both if a is not None and b is not None]
+        if pairs:
+            found_pair = compare_classifiers([a for a, _ in pairs], [b for _, b in pairs])
+            rows.append((f"{one} / {other}", share("agreement", [a == b for a, b in pairs]), found_pair.kappa, found_pair.p))
+    note = "Non-empty traces only. McNemar's exact p: whether one of the two calls more traces consistent. kappa is beyond chance; empty: not defined."
+    return Table("Agreement of classifiers", ("pair", "agreement", "kappa", "McNemar p"), tuple(rows), note)
+
+
+def _errors(found: Mapping[str, Mapping[str, Verdict]], ids: Sequence[str]) -> Table:
+    """How each classifier errs, where the truth is known."""
+    rows = []
+    for name, verdicts in found.items():
+        if name == "exact" or "exact" not in found:
+            continue
+        told = [(bool(verdicts[i].consistent), bool(found["exact"][i].consistent)) for i in ids if verdicts[i].consistent is not None]
+        missed = share(f"{NAME}/{name}/misses", [not said for said, truth in told if truth])
+        invented = share(f"{NAME}/{name}/false_alarms", [said for said, truth in told if not truth])
+        rows.append((name, share(f"{NAME}/{name}/errors", [said != truth for said, truth in told]), missed, invented))
+    columns = ("classifier", "errors", "of consistent ones, called inconsistent", "of inconsistent ones, called consistent")
+    return Table("Against exact truth", columns, tuple(rows), "Generated scenes only: what their traces conclude is read exactly.")
+
+
+def _swapped(study: Study) -> Table:
+    """The judge's check: pairs that the rule finds consistent, with another option in the answer's place, must be rejected."""
+    records = [r for r in study.of(f"{NAME}/swapped") if "error" not in r.detail]
+    verdicts = [v for v in (read_yes_no(str(r.detail["reply"])) for r in records) if v is not None]
+    if not records:
+        return Table("Swapped answers", (), ())
+    concluded = {r.sample_id: r for r in study.of(f"{NAME}/conclude") if "error" not in r.detail}
+    blind = []
+    for record in records:
+        if record.sample_id in concluded:
+            row = study.rows[record.sample_id]
+            verdict = _judged("conclude", replace(concluded[record.sample_id], answer=str(record.detail["swapped"])), row)
+            blind += [] if verdict.consistent is None else [verdict.consistent]
+    rows = [(form, share(f"{NAME}/{form}/swaps_rejected", [not v for v in seen])) for form, seen in (("direct", verdicts), ("conclude", blind))]
+    note = f"Wanted: {REJECTED_NEEDED:.0%} or more rejected, of {SWAPS_NEEDED} pairs or more; a judge that rejects fewer leans towards yes."
+    return Table("Swapped answers", ("form", "rejected"), tuple(rows), note)
+
+
+def _fleiss(found: Mapping[str, Mapping[str, Verdict]], ids: Sequence[str]) -> list[Figure]:
+    if len(found) < 3:
+        return []
+    votes = [[verdicts[i].consistent for verdicts in found.values()] for i in ids]
+    counts = [(sum(v is True for v in row), sum(v is False for v in row)) for row in votes if None not in row]
+    kappa = fleiss_kappa(counts) if counts else None
+    return [Figure(f"{NAME}/fleiss_kappa", kappa, len(counts), unit="number", note=f"{len(found)} classifiers")]
+
+
+def _marks(found: Mapping[str, Mapping[str, Verdict]], items: Mapping[str, Record]) -> tuple[str, ...]:
+    """Inconsistent by the strictest knowledge there is, right answers first."""
+    best = next((found[name] for name in ("exact", "conclude", "rule") if name in found), {})
+    broken = [i for i, verdict in best.items() if verdict.consistent is False]
+    return tuple(sorted(broken, key=lambda i: not items[i].correct))
+
+
+def _words(figures: Sequence[Figure], tables: Sequence[Table]) -> str:
+    named = {figure.name: figure for figure in figures}
+    low, high = named.get(f"{NAME}/lowest"), named.get(f"{NAME}/highest")
+    if low is None or high is None or low.value is None or high.value is None:
+        return "No answer could be read, so nothing can be said about traces and answers."
+    ranged = f"between {low.value:.1%} ({low.note}) and {high.value:.1%} ({high.note})" if low.note != high.note else f"{said(low)} ({low.note})"
+    quadrants = next(table for table in tables if table.title == "Quadrants")
+    _, _, right_by_accident, *_ = quadrants.rows[0]
+    assert isinstance(right_by_accident, Figure)
+    return (
+        f"The emitted answer is what its trace concludes in {ranged} of the answers, depending on who reads the trace; "
+        f"{said(right_by_accident)} are right although the trace concludes otherwise or nothing (rule). "
+        "This measures agreement of two texts. It does not say that the trace is true, nor that the answer was made by it."
     )
 
 
-def option_shuffling(first: Sequence[Content], again: Sequence[Sequence[Content]]) -> float:
-    """Share of second answers equal to the first, averaged over items: `oscr_fixed` where the same trace was re-fed in each order,
-    `oscr_regen` where another was written. option_shuffling([1, 0], [[1, 2], [None, 0]]) -> 0.5
-    """
-    return fmean(fmean(a is not None and b == a for b in seconds) for a, seconds in zip(first, again, strict=True))

@@ -19,7 +19,7 @@ from rewards.judging import section
 from rewards.wording import normal, without_article
 from vlm_rl.errors import UserError, unknown
 from vlm_rl.seeds import stable_hash
-from vlm_rl.types import Sample
+from vlm_rl.types import LETTERS, Sample
 
 KINDS = ("honest", "noisy", "hackable")
 HACKS = ("length", "flattery", "boxes")
@@ -80,11 +80,23 @@ class LabJudge:
             return Verdict(f"{CANNOT}: there is no trace between delimiters.")
         if "<score>" in tail:
             return Verdict(f"<score>{self.opinion(honest_score(trace, sample), trace, sample.id):.3f}</score>")
+        if "<conclusion>" in tail:
+            return self._conclude(trace, _with_options(sample, section(prompt, "question") or ""), "its letter" in tail)
         answer = section(prompt, "answer")
         if answer is None or "yes or no" not in tail:
-            return Verdict(f"{CANNOT}: it is not asked for a score, a choice, or yes or no.")
+            return Verdict(f"{CANNOT}: it is not asked for a score, a choice, a conclusion, or yes or no.")
         asked = _with_options(sample, section(prompt, "question") or "")
         return _yes_or_no(self.opinion(float(agrees(trace, answer, asked)), trace, sample.id, answer))
+
+    def _conclude(self, trace: str, sample: Sample, lettered: bool) -> Verdict:
+        """The conclusion as it stands, or the option that it is; a noisy judge then and now names another option, or finds none."""
+        stated = verify_trace(trace, scene_of(sample)).conclusion
+        letters = grading.choice_letters(stated, sample.options) if lettered and stated else None
+        said = (",".join(sorted(letters)) if letters else None) if lettered else stated
+        draw = random.Random(stable_hash("conclude", self.seed, trace, sample.id))
+        if self.kind == "noisy" and draw.random() < self.rate:
+            said = draw.choice([*LETTERS[: len(sample.options)], None]) if lettered else None
+        return Verdict(f"<conclusion>{said or 'NONE'}</conclusion>")
 
     def opinion(self, honest: float, trace: str, *about: str) -> float:
         """What it makes of the true value, in [0, 1]."""

@@ -4,6 +4,7 @@ The policy writes part of what a judge reads and is paid for the reply, so its t
 its length is capped, and a reply earns only in the one form that was asked for.
 """
 
+import json
 import math
 import re
 import unicodedata
@@ -18,7 +19,7 @@ from vlm_rl.config import project_path
 from vlm_rl.errors import UserError, unknown
 from vlm_rl.types import Reply
 
-PROMPTS = ("thinking", "yes_no", "pairwise", "rubric")
+PROMPTS = ("thinking", "yes_no", "pairwise", "rubric", "conclude", "stances")
 MOST_CHARACTERS = 12_000  # of one field
 LEAST_MASS = 0.5  # of yes and no among the first tokens, for P(yes) to mean anything
 
@@ -52,12 +53,15 @@ _OPENER = re.compile(
 )
 _SCORE = re.compile(r"<(?P<tag>score|answer)>", re.IGNORECASE)
 _CHOICE = re.compile(r"<choice>", re.IGNORECASE)
+_CONCLUSION = re.compile(r"<conclusion>", re.IGNORECASE)
+_STANCES = re.compile(r"<stances>", re.IGNORECASE)
+STANCES = ("reasoning", "answer", "inserted", "following", "second", "flaw")
 _NUMBER = re.compile(r"0|1|0?\.[0-9]{1,9}|1\.0{1,9}")
 
 
 def render(name: str, **fields: Field) -> str:
     """The prompt of that name ("thinking": question, trace; "yes_no": trace, answer; "pairwise": question, first, second; "rubric":
-    question, criteria, response), or of a user's own file, with the fields put in; those that are None count as not given.
+    question, criteria, response; "conclude": question, trace; "stances": question and the parts of two turns), or of a user's own file, with the fields put in; those that are None count as not given.
 
     All prompts take an `item`, the row's id, for judges that know the rows. Every field is made harmless as `harmless` says. Raises
     UserError for an unknown name, an unreadable file, and a field that the prompt needs and did not get.
@@ -123,6 +127,25 @@ def read_choice(text: str) -> Literal["first", "second", "tie"] | None:
     tags = list(_CHOICE.finditer(said))
     choice = (_inside(said, tags[-1]) or "").lower() if tags else ""
     return cast(Literal["first", "second", "tie"], choice) if choice in ("first", "second", "tie") else None
+
+
+def read_conclusion(text: str) -> str | None:
+    """What the last conclusion tag of a reply to a conclude prompt says ("B", "NONE", "MULTI", words), None for anything else."""
+    said = _said(text)
+    tags = list(_CONCLUSION.finditer(said))
+    return (_inside(said, tags[-1]) or None) if tags else None
+
+
+def read_stances(text: str) -> dict[str, str] | None:
+    """The JSON object in the last stances tag of a reply to a stances prompt: texts under the keys STANCES. None for anything else."""
+    said = _said(text)
+    tags = list(_STANCES.finditer(said))
+    try:
+        tree = json.loads(_inside(said, tags[-1]) or "" if tags else "")
+    except (ValueError, RecursionError):
+        return None
+    good = isinstance(tree, dict) and all(isinstance(tree.get(key), str) for key in STANCES)
+    return {key: tree[key].strip() for key in STANCES} if good else None
 
 
 def read_yes_no(text: str) -> bool | None:

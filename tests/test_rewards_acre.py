@@ -19,7 +19,6 @@ from data import load_rows
 from data.media import decode_image
 from data.options import option_order, permute
 from data.templates import render
-from eval.consistency import option_shuffling, trace_agreement
 from rewards import option_shuffle
 from rewards.acre import Acre, case_of, consistency
 from rewards.mixture import Mixture
@@ -390,14 +389,6 @@ def test_two_missing_answers_do_not_agree() -> None:
     [result] = Acre().score(make_group([wrote("?")], PETS), [Reply("well")])
     assert (result.value, result.detail["oscr_fixed"], result.detail["case4"]) == (0.0, 0.0, 1.0)
     assert (result.detail["first"], result.detail["second"]) == (None, [None]) and "consistent" not in result.detail
-
-
-def test_agreement_of_traces_and_answers_over_a_data_set() -> None:
-    found = trace_agreement([0, 2, 2, 2], [0, 1, 0, 2], [0, 1, 2, 3])
-    assert (found.cacr, found.cr_wa, found.wr_ca, found.unread) == (0.5, 0.25, 0.25, 0)
-    missing = trace_agreement([None, None, 1], [0, None, None], [0, 0, 1])
-    assert (missing.cacr, missing.cr_wa, missing.wr_ca, missing.unread) == (0.0, 0.0, 1 / 3, 2)
-    assert option_shuffling([1, 0, None], [[1, 2], [None, 0], [None, None]]) == pytest.approx(1 / 3)
 
 
 # The likelihood form
