@@ -20,6 +20,8 @@ from typing import Any
 
 from data.scene_traces import verify_trace
 from eval.agreement import compare_classifiers, fleiss_kappa
+from eval.drawings import QUADRANTS as NAMES
+from eval.drawings import bar_chart
 from eval.evaluator import Case, Evaluator, Figure, Rounds, Section, Study, Table
 from eval.figures import mean, said, share
 from eval.reading import Content, answered, content, same, trace_text
@@ -40,6 +42,9 @@ class Verdict:
 
     consistent: bool | None
     concluded: Content | None = None
+
+
+Found = Mapping[str, Mapping[str, Verdict]]  # by classifier, by question
 
 
 class Consistency(Evaluator):
@@ -73,14 +78,15 @@ class Consistency(Evaluator):
         figures = [
             *shares,
             *_spread(shares),
-            share(f"{NAME}/empty", [i in empty for i in items]),
-            share(f"{NAME}/unread_answers", [i not in items for i in base]),
+            share(f"{NAME}/empty", {i: i in empty for i in items}),
+            share(f"{NAME}/unread_answers", {i: i not in items for i in base}),
         ]
         tables = [_quadrants(found, items), _agreement_of_traces(found, items, study)]
         full = [i for i in items if i not in empty]
         tables += [table for table in (_pairs(found, full), _errors(found, full), _swapped(study)) if table.rows]
         figures += _fleiss(found, full)
-        return Section("Trace-answer consistency", _words(figures, tables), tuple(figures), tuple(tables), marks=_marks(found, items))
+        chart = bar_chart("Traces and answers", {name: _counts(verdicts, items) for name, verdicts in found.items()}, "by classifier")
+        return Section("Trace-answer consistency", _words(figures, tables), tuple(figures), tuple(tables), (chart,), _marks(found, items))
 
 
 def _questions(judge: JudgeCall, case: Case) -> list[tuple[str, tuple[Query, dict[str, Any]]]]:
@@ -145,7 +151,7 @@ def _judged(form: str, record: Record, row: Sample) -> Verdict:
 
 
 def _share(name: str, verdicts: Mapping[str, Verdict]) -> Figure:
-    scored = [v.consistent for v in verdicts.values() if v.consistent is not None]
+    scored = {i: v.consistent for i, v in verdicts.items() if v.consistent is not None}
     unscored = len(verdicts) - len(scored)
     return share(f"{NAME}/{name}", scored, f"{unscored} unscored" if unscored else "")
 
@@ -158,23 +164,29 @@ def _spread(shares: Sequence[Figure]) -> list[Figure]:
     return [replace(f, name=f"{NAME}/{end}", note=f.name.partition("/")[2]) for end, f in zip(("lowest", "highest"), ends, strict=True)]
 
 
-def _quadrants(found: Mapping[str, Mapping[str, Verdict]], items: Mapping[str, Record]) -> Table:
+def _quadrants(found: Found, items: Mapping[str, Record]) -> Table:
     rows = []
     for name, verdicts in found.items():
         scored = {i: v.consistent for i, v in verdicts.items() if v.consistent is not None}
-        cells = [share(f"{NAME}/{name}/{key}", [(g, items[i].correct) == kind for i, g in scored.items()]) for key, kind in QUADRANTS.items()]
-        sides = [share(f"{NAME}/{name}/{side}", [bool(g) for i, g in scored.items() if items[i].correct == c]) for side, c in SIDES]
+        cells = [
+            share(f"{NAME}/{name}/{key}", {i: (g, items[i].correct) == kind for i, g in scored.items()}) for key, kind in QUADRANTS.items()
+        ]
+        sides = [share(f"{NAME}/{name}/{side}", {i: bool(g) for i, g in scored.items() if items[i].correct == c}) for side, c in SIDES]
         rows.append((name, *cells, *sides, len(verdicts) - len(scored)))
-    columns = ("classifier", "consistent, right", "inconsistent, right", "consistent, wrong", "inconsistent, wrong")
-    note = "Shares of answers that could be read; an empty trace is inconsistent. The last columns are consistent shares of right and wrong answers."
-    return Table("Quadrants", (*columns, "of right", "of wrong", "unscored"), tuple(rows), note)
+    note = "Shares of answers that could be read; an empty trace is inconsistent. Last: consistent shares of right and wrong ones."
+    return Table("Quadrants", ("classifier", *NAMES, "of right", "of wrong", "unscored"), tuple(rows), note)
 
 
-QUADRANTS = {"cc": (True, True), "ic": (False, True), "ci": (True, False), "ii": (False, False)}
+QUADRANTS = {"cc": (True, True), "ic": (False, True), "ii": (False, False), "ci": (True, False)}
 SIDES = (("right", True), ("wrong", False))
 
 
-def _agreement_of_traces(found: Mapping[str, Mapping[str, Verdict]], items: Mapping[str, Record], study: Study) -> Table:
+def _counts(verdicts: Mapping[str, Verdict], items: Mapping[str, Record]) -> dict[str, int]:
+    kinds = [(v.consistent, items[i].correct) for i, v in verdicts.items()]
+    return {name: kinds.count(kind) for name, kind in zip(NAMES, QUADRANTS.values(), strict=True)}
+
+
+def _agreement_of_traces(found: Found, items: Mapping[str, Record], study: Study) -> Table:
     """CACR, CR-WA and WR-CA for the classifiers that name a conclusion."""
     clusters, rows = study.clusters(), []
     unread = [i for i in study.greedy() if i not in items]
@@ -183,17 +195,20 @@ def _agreement_of_traces(found: Mapping[str, Mapping[str, Verdict]], items: Mapp
         if name == "direct" or not ids:
             continue
         right = [same(verdicts[i].concluded, content(study.rows[i].answer, study.rows[i]), study.rows[i]) for i in ids]
-        held = [bool(verdicts[i].consistent) for i in ids]
-        cr_wa = [float(r and not items[i].correct) for i, r in zip(ids, right, strict=True)]
-        wr_ca = [float(items[i].correct and not r) for i, r in zip(ids, right, strict=True)]
-        belongs, none = [clusters[i] for i in (*ids, *unread)], [0.0] * len(unread)
-        shares = (mean(f"{NAME}/{name}/{key}", [*values, *none], belongs) for key, values in (("cr_wa", cr_wa), ("wr_ca", wr_ca)))
+        held = {i: bool(verdicts[i].consistent) for i in ids}
+        none = dict.fromkeys(unread, 0.0)
+        cr_wa = {i: float(r and not items[i].correct) for i, r in zip(ids, right, strict=True)}
+        wr_ca = {i: float(items[i].correct and not r) for i, r in zip(ids, right, strict=True)}
+        shares = (mean(f"{NAME}/{name}/{key}", {**values, **none}, clusters) for key, values in (("cr_wa", cr_wa), ("wr_ca", wr_ca)))
         rows.append((name, share(f"{NAME}/{name}/cacr", held), *shares))
-    note = "CR-WA: the trace concludes what is right, the answer is wrong. WR-CA: the reverse; a trace without conclusion does not conclude what is right. Of all answers, those unread too."
+    note = (
+        "CR-WA: the trace concludes what is right, the answer is wrong. WR-CA: the reverse; a trace without conclusion does not conclude "
+        "what is right. Both of all answers, the unread too."
+    )
     return Table("What traces support (CACR)", ("classifier", "CACR", "CR-WA", "WR-CA"), tuple(rows), note)
 
 
-def _pairs(found: Mapping[str, Mapping[str, Verdict]], ids: Sequence[str]) -> Table:
+def _pairs(found: Found, ids: Sequence[str]) -> Table:
     rows = []
     for one, other in combinations(found, 2):
         both = [(found[one][i].consistent, found[other][i].consistent) for i in ids]
@@ -201,11 +216,11 @@ def _pairs(found: Mapping[str, Mapping[str, Verdict]], ids: Sequence[str]) -> Ta
         if pairs:
             found_pair = compare_classifiers([a for a, _ in pairs], [b for _, b in pairs])
             rows.append((f"{one} / {other}", share("agreement", [a == b for a, b in pairs]), found_pair.kappa, found_pair.p))
-    note = "Non-empty traces only. McNemar's exact p: whether one of the two calls more traces consistent. kappa is beyond chance; empty: not defined."
+    note = "Non-empty traces only. McNemar's exact p: whether one of the two calls more traces consistent. kappa: beyond chance."
     return Table("Agreement of classifiers", ("pair", "agreement", "kappa", "McNemar p"), tuple(rows), note)
 
 
-def _errors(found: Mapping[str, Mapping[str, Verdict]], ids: Sequence[str]) -> Table:
+def _errors(found: Found, ids: Sequence[str]) -> Table:
     """How each classifier errs, where the truth is known."""
     rows = []
     for name, verdicts in found.items():
@@ -232,12 +247,14 @@ def _swapped(study: Study) -> Table:
             row = study.rows[record.sample_id]
             verdict = _judged("conclude", replace(concluded[record.sample_id], answer=str(record.detail["swapped"])), row)
             blind += [] if verdict.consistent is None else [verdict.consistent]
-    rows = [(form, share(f"{NAME}/{form}/swaps_rejected", [not v for v in seen])) for form, seen in (("direct", verdicts), ("conclude", blind))]
+    rows = [
+        (form, share(f"{NAME}/{form}/swaps_rejected", [not v for v in seen])) for form, seen in (("direct", verdicts), ("conclude", blind))
+    ]
     note = f"Wanted: {REJECTED_NEEDED:.0%} or more rejected, of {SWAPS_NEEDED} pairs or more; a judge that rejects fewer leans towards yes."
     return Table("Swapped answers", ("form", "rejected"), tuple(rows), note)
 
 
-def _fleiss(found: Mapping[str, Mapping[str, Verdict]], ids: Sequence[str]) -> list[Figure]:
+def _fleiss(found: Found, ids: Sequence[str]) -> list[Figure]:
     if len(found) < 3:
         return []
     votes = [[verdicts[i].consistent for verdicts in found.values()] for i in ids]
@@ -246,7 +263,7 @@ def _fleiss(found: Mapping[str, Mapping[str, Verdict]], ids: Sequence[str]) -> l
     return [Figure(f"{NAME}/fleiss_kappa", kappa, len(counts), unit="number", note=f"{len(found)} classifiers")]
 
 
-def _marks(found: Mapping[str, Mapping[str, Verdict]], items: Mapping[str, Record]) -> tuple[str, ...]:
+def _marks(found: Found, items: Mapping[str, Record]) -> tuple[str, ...]:
     """Inconsistent by the strictest knowledge there is, right answers first."""
     best = next((found[name] for name in ("exact", "conclude", "rule") if name in found), {})
     broken = [i for i, verdict in best.items() if verdict.consistent is False]
@@ -258,7 +275,9 @@ def _words(figures: Sequence[Figure], tables: Sequence[Table]) -> str:
     low, high = named.get(f"{NAME}/lowest"), named.get(f"{NAME}/highest")
     if low is None or high is None or low.value is None or high.value is None:
         return "No answer could be read, so nothing can be said about traces and answers."
-    ranged = f"between {low.value:.1%} ({low.note}) and {high.value:.1%} ({high.note})" if low.note != high.note else f"{said(low)} ({low.note})"
+    ranged = (
+        f"between {low.value:.1%} ({low.note}) and {high.value:.1%} ({high.note})" if low.note != high.note else f"{said(low)} ({low.note})"
+    )
     quadrants = next(table for table in tables if table.title == "Quadrants")
     _, _, right_by_accident, *_ = quadrants.rows[0]
     assert isinstance(right_by_accident, Figure)
@@ -267,5 +286,3 @@ def _words(figures: Sequence[Figure], tables: Sequence[Table]) -> str:
         f"{said(right_by_accident)} are right although the trace concludes otherwise or nothing (rule). "
         "This measures agreement of two texts. It does not say that the trace is true, nor that the answer was made by it."
     )
-
-

@@ -8,7 +8,8 @@ the curve, `public` does not, as published code has it (a flat perfect curve ove
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from eval.charts import Chart, Line
+from eval import drawings
+from eval.charts import Chart
 from eval.curves import area_over_curve
 from eval.evaluator import Figure, Study, Table
 from eval.figures import mean, share
@@ -55,26 +56,22 @@ def areas(name: str, found: Mapping[str, Points], study: Study) -> list[Figure]:
     """Areas over both curves, both forms, each the mean over questions of the question's own area (the same, since areas are linear)."""
     clusters, figures = study.clusters(), []
     for reading in READINGS:
-        curves = [area_over_curve(FRACTIONS, vars(p)[reading]) for p in found.values()]
+        curves = {i: area_over_curve(FRACTIONS, vars(p)[reading]) for i, p in found.items()}
         for form in ("norm", "public"):
-            figures.append(mean(f"{name}/aoc_{reading}_{form}", [vars(c)[form] for c in curves], [clusters[i] for i in found], "number"))
+            figures.append(mean(f"{name}/aoc_{reading}_{form}", {i: vars(c)[form] for i, c in curves.items()}, clusters, "number"))
     return figures
 
 
 def curve_table(name: str, found: Mapping[str, Points], title: str) -> Table:
     rows = []
     for place, fraction in enumerate(FRACTIONS):
-        cells = [share(f"{name}/{r}/{fraction:g}", [vars(p)[r][place] == 1 for p in found.values()]) for r in READINGS]
+        cells = [share(f"{name}/{r}/{fraction:g}", {i: vars(p)[r][place] == 1 for i, p in found.items()}) for r in READINGS]
         rows.append((f"{fraction:.0%}", *cells))
     return Table(title, ("kept of the trace", "same answer as after the whole", "right"), tuple(rows), "100% is the model's own turn.")
 
 
 def curve_chart(title: str, table: Table) -> Chart:
-    lines = []
-    for colour, reading in enumerate(READINGS):
-        figures = [row[1 + colour] for row in table.rows]
-        known = [(x, f) for x, f in zip(FRACTIONS, figures, strict=True) if isinstance(f, Figure) and f.value is not None]
-        whiskers = tuple((x, f.low or 0.0, f.high or 0.0) for x, f in known)
-        at = tuple((x, f.value or 0.0) for x, f in known)
-        lines.append(Line(reading, at, colour, dots=True, smooth=False, whiskers=whiskers))
-    return Chart(title, tuple(lines), "over the kept share of the trace", share=True, whole=True)
+    """The two curves of `curve_table`."""
+    cells = {r: [row[1 + i] for row in table.rows] for i, r in enumerate(READINGS)}
+    curves = {r: {x: f for x, f in zip(FRACTIONS, figures, strict=True) if isinstance(f, Figure)} for r, figures in cells.items()}
+    return drawings.curve_chart(title, curves, "share of the trace kept", {x: f"{x:.0%}" for x in FRACTIONS})

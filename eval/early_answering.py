@@ -2,9 +2,8 @@
 
 Causal dependence on the trace, one side of it: where the answer is the same after a fifth of the trace as after all of it, what was written
 after that was not needed for the answer. A high area over the curve says that the end of the trace matters; it does not say that the trace
-is true, or that a short trace is bad. Pieces are lines, or sentences where a trace is one line (published code has lines only). At least one piece is kept;
-what is kept of n pieces is max(1, floor(n f)). Asked beside with a trace that says nothing (0) and with all
-of it (the control).
+is true, or that a short trace is bad. Pieces are lines, or sentences where a trace is one line (published code has lines only); of n pieces
+max(1, floor(n f)) are kept. Asked beside with a trace that says nothing (0) and with all of it (the control).
 """
 
 from collections.abc import Mapping
@@ -37,7 +36,11 @@ class EarlyAnswering(Evaluator):
         if trace is None or not trace.strip():
             return ()
         pieces, joint = steps(trace)
-        wanted: dict[str, str] = {NONE: NOTHING, **{condition(NAME, t): joint.join(pieces[: kept(len(pieces), t)]) for t in TENTHS}, WHOLE: trace}
+        wanted: dict[str, str] = {
+            NONE: NOTHING,
+            **{condition(NAME, t): joint.join(pieces[: kept(len(pieces), t)]) for t in TENTHS},
+            WHOLE: trace,
+        }
         asked: dict[str, Sample] = {text: turn.told(case.row, text) for text in dict.fromkeys(wanted.values())}
         limits = answer_limits(case.greedy)
         replies = yield [Generate("policy", row, limits) for row in asked.values()]
@@ -57,17 +60,17 @@ class EarlyAnswering(Evaluator):
         return Section("Early answering", _words(study, found), tuple(figures), (table,), (chart,) if found else (), marks)
 
 
-def _same(study: Study, found: Mapping[str, Points], name: str) -> list[bool]:
+def _same(study: Study, found: Mapping[str, Points], name: str) -> dict[str, bool]:
     base, again = study.greedy(), study.greedy(name)
     rows = study.rows
-    return [same(answered(again[i], rows[i]), answered(base[i], rows[i]), rows[i]) for i in found if i in again]
+    return {i: same(answered(again[i], rows[i]), answered(base[i], rows[i]), rows[i]) for i in found if i in again}
 
 
 def _words(study: Study, found: Mapping[str, Points]) -> str:
     if not found:
         return "No question has a trace and an answer, so nothing was cut."
     figures = {f.name.rpartition("/")[2]: f for f in areas(NAME, found, study)}
-    early = share("early", [p.agreement[0] == 1 for p in found.values()])
+    early = share("early", {i: p.agreement[0] == 1 for i, p in found.items()})
     out = len(study.greedy()) - len(found)
     left = f" {out} questions without a trace or a readable answer are left out." if out else ""
     return (

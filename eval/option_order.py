@@ -68,9 +68,9 @@ class OptionOrder(Evaluator):
             _oscr("oscr_fixed", fixed, clusters),
             _oscr("oscr_regenerated", written, clusters),
             _oscr("oscr_correct", fixed, clusters, {i: base[i].correct for i in fixed}),
-            share(f"{NAME}/rerun", [same is not None and same == first[i] for i, same in rerun.items()]),
+            share(f"{NAME}/rerun", {i: same is not None and same == first[i] for i, same in rerun.items()}),
             _letter_kept(study, first),
-            share(f"{NAME}/moved_somewhere", [len({a, *again}) > 1 for a, again in written.values()], "regenerated, any order"),
+            share(f"{NAME}/moved_somewhere", {i: len({a, *again}) > 1 for i, (a, again) in written.items()}, "regenerated, any order"),
         ]
         asked = [r for r in (*base.values(), *study.of(REGENERATED)) if r.sample_id in rows and "error" not in r.detail]
         places = _places(asked, "chosen" if written else "chosen, own order only")
@@ -93,14 +93,16 @@ def _again(study: Study, condition: str, first: Mapping[str, Content | None], ba
             found.setdefault(record.sample_id, (first[record.sample_id], []))[1].append(answered(record, study.rows[record.sample_id]))
     shuffles = int(next((r.detail["shuffles"] for r in study.of(RERUN)), 1))
     bare = [i for i in first if condition == FIXED and Turn.of(base[i]).trace is None and shuffles]
-    return found | {i: (first[i], [None] * shuffles) for i in bare}
+    for i in bare:
+        found[i] = (first[i], [None] * shuffles)
+    return found
 
 
 def _oscr(name: str, answers: Answers, clusters: Mapping[str, Content], also: Mapping[str, bool] | None = None) -> Figure:
-    values = [option_shuffling(a, again) * (1.0 if also is None else float(also[i])) for i, (a, again) in answers.items()]
+    values = {i: option_shuffling(a, again) * (1.0 if also is None else float(also[i])) for i, (a, again) in answers.items()}
     counts = {len(again) for _, again in answers.values()}
     note = f"{max(counts)} orders per question" if counts else ""
-    return mean(f"{NAME}/{name}", values, [clusters[i] for i in answers], note=note)
+    return mean(f"{NAME}/{name}", values, clusters, note=note)
 
 
 def _letter_kept(study: Study, first: Mapping[str, Content | None]) -> Figure:
@@ -124,7 +126,9 @@ def _places(asked: Sequence[Record], title: str) -> Table:
         there = offered[place]
         right = [r.correct for r in asked if r.gold == letter]
         flags = [[True] * count[place] + [False] * (there - count[place]) for count in (chosen, gold)]
-        rows.append((letter, *(share(f"{NAME}/{key}/{letter}", f) for key, f in zip(("chosen", "gold"), flags, strict=True)), share("right", right)))
+        rows.append(
+            (letter, *(share(f"{NAME}/{key}/{letter}", f) for key, f in zip(("chosen", "gold"), flags, strict=True)), share("right", right))
+        )
     note = "Of the answers to questions that have that place: how many name it, how often the right option is there, accuracy where it is."
     return Table("Places", ("place", title, "P(gold there)", "accuracy if there"), tuple(rows), note)
 
@@ -156,7 +160,9 @@ def _spread(written: Answers) -> Table:
     different = Counter(len({a, *again} - {None}) for a, again in written.values())
     total = sum(different.values())
     rows = tuple((str(k), share("questions", [True] * n + [False] * (total - n))) for k, n in sorted(different.items()))
-    return Table("Answers under orders", ("different answers", "questions"), rows, "Read answers to one question over its own and all other orders.")
+    return Table(
+        "Answers under orders", ("different answers", "questions"), rows, "Read answers to one question over its own and all other orders."
+    )
 
 
 def _marks(fixed: Answers) -> tuple[str, ...]:

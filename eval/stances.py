@@ -1,4 +1,4 @@
-"""Stances along a turn and whether each follows from the one before: the chain of RFEval (arXiv 2602.17053). Pure; it asks and reads nothing.
+"""Stances along a turn and whether each follows from the one before: the chain of RFEval (arXiv 2602.17053). It asks and reads nothing.
 
     baseline chain     reasoning -> [explanation] -> answer
     intervened chain   inserted trace -> what was reasoned next -> [explanation] -> answer
@@ -41,7 +41,7 @@ def consistent(chain: Sequence[Part]) -> bool:
 
 
 def causal(baseline: Sequence[Part], intervened: Sequence[Part]) -> bool:
-    """kappa: the effective answers differ, both present; or the reasoning that followed the inserted trace stands elsewhere than it first did.
+    """kappa: the effective answers differ, both present; or the reasoning after the inserted trace stands elsewhere than it first did.
 
     `intervened` begins with the inserted trace. One that reasons no further has no stance of its own to compare.
     """

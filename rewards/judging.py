@@ -61,7 +61,8 @@ _NUMBER = re.compile(r"0|1|0?\.[0-9]{1,9}|1\.0{1,9}")
 
 def render(name: str, **fields: Field) -> str:
     """The prompt of that name ("thinking": question, trace; "yes_no": trace, answer; "pairwise": question, first, second; "rubric":
-    question, criteria, response; "conclude": question, trace; "stances": question and the parts of two turns), or of a user's own file, with the fields put in; those that are None count as not given.
+    question, criteria, response; "conclude": question, trace; "stances": question and the parts of two turns), or of a user's own file,
+    with the fields put in; those that are None count as not given.
 
     All prompts take an `item`, the row's id, for judges that know the rows. Every field is made harmless as `harmless` says. Raises
     UserError for an unknown name, an unreadable file, and a field that the prompt needs and did not get.
