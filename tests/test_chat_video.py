@@ -11,6 +11,7 @@ from transformers.video_utils import VideoMetadata
 
 from vlm_rl.errors import RowError, UserError
 from vlm_rl.packing import join_vision
+from vlm_rl.policy import after_media
 from vlm_rl.types import Media, Sample
 
 FAMILIES = ("qwen2_vl", "qwen2_5_vl", "qwen3_vl")
@@ -52,9 +53,33 @@ def test_prompts_equal_the_familys_own_processor(family, name):
         torch.testing.assert_close(ours[n], torch.as_tensor(want[n]), rtol=0, atol=0)
     grids = {n: want[n] for n in names if n.endswith(("grid_thw", "grid_ts"))}
     positions = policy.model.model.get_rope_index(want["input_ids"], mm_token_type_ids=want["mm_token_type_ids"], **grids)[0]
-    assert torch.equal(policy.rope_index(prompt), positions[:, 0])
+    ours, types = policy.rope_index(prompt), torch.tensor(prompt.token_types)
+    assert torch.equal(ours, after_media(positions[:, 0], types))
+    for kind in (1, 2):  # within a medium, and in a prompt without videos, nothing is changed
+        for start, end in runs_of(types == kind):
+            theirs_ = positions[:, 0, start:end]
+            assert torch.equal(ours[:, start:end] - ours[:, start:end].amin(), theirs_ - theirs_.amin())
     for kind in ("image", "video"):
         assert prompt.ids.count(chat.placeholder[kind]) == sum(m.kind == kind for m in sample.media)
+
+
+def runs_of(mask: torch.Tensor) -> list[tuple[int, int]]:
+    """(start, end) of each run of True."""
+    ends = itertools.accumulate(len(list(same)) for _, same in itertools.groupby(mask.tolist()))
+    cuts = [0, *ends]
+    return [(a, b) for a, b in itertools.pairwise(cuts) if mask[a]]
+
+
+def test_text_goes_on_after_the_last_moment_of_a_video():
+    """The positions vLLM 0.32 gives the same prompt: 2 x 2 tokens at moments 4 and 6, then text from 7 on."""
+    types = torch.tensor([0] * 4 + [2] * 8 + [0] * 3)
+    time = [0, 1, 2, 3, 4, 4, 4, 4, 6, 6, 6, 6, 6, 7, 8]
+    height = [0, 1, 2, 3, 4, 4, 5, 5, 4, 4, 5, 5, 6, 7, 8]
+    width = [0, 1, 2, 3, 4, 5, 4, 5, 4, 5, 4, 5, 6, 7, 8]
+    fixed = after_media(torch.tensor([time, height, width]), types)
+    assert fixed[:, :12].tolist() == [time[:12], height[:12], width[:12]]
+    assert fixed[:, 12:].tolist() == [[7, 8, 9]] * 3
+    assert torch.equal(after_media(fixed, types), fixed)
 
 
 def test_times_are_written_between_frames_where_the_family_wants_them():

@@ -65,11 +65,11 @@ class Policy(nn.Module):
         return self.model.device
 
     def rope_index(self, prompt: Prompt) -> Tensor:
-        """(3, P) temporal, height and width positions of the prompt's tokens."""
+        """(3, P) temporal, height and width positions of the prompt's tokens, text after a medium beyond all of the medium's own."""
         ids = torch.tensor([prompt.expanded_ids])
         types = torch.tensor([prompt.token_types], dtype=torch.int)
         grids = join_vision([prompt], "cpu", ("grid_thw", "grid_ts"))
-        return self.model.model.get_rope_index(ids, mm_token_type_ids=types, **grids)[0][:, 0]
+        return after_media(self.model.model.get_rope_index(ids, mm_token_type_ids=types, **grids)[0][:, 0], types[0])
 
     def pack(self, items: Sequence[Item]) -> Pack:
         return pack(items, self.rope_index, self.device)
@@ -128,6 +128,19 @@ class Policy(nn.Module):
 
     def _vision(self, tensors: Any) -> dict[str, Tensor]:
         return {name: t.to(self.model.dtype) if t.is_floating_point() else t for name, t in tensors.items()}
+
+
+def after_media(positions_3P: Tensor, types_P: Tensor) -> Tensor:
+    """Positions whose text goes on after the largest position before it (arXiv 2409.12191; as the checkpoints were trained and vLLM reads).
+
+    transformers from 5.3 on goes on after a video's height or width and forgets its time, so that text shares the positions of later frames
+    (huggingface/transformers#45381); where it does not, nothing is changed here.
+    """
+    fixed = positions_3P.clone()
+    text = types_P == 0
+    for start in (torch.nonzero(text[1:] & ~text[:-1])[:, 0] + 1).tolist():
+        fixed[:, start:] += (fixed[:, :start].max() + 1 - fixed[0, start]).clamp(min=0)
+    return fixed
 
 
 def _project(hidden_TD: Tensor, weight_VD: Tensor, target_T: Tensor, banned_V: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
