@@ -129,11 +129,18 @@ def _said(run_dir: Path, record: Record, clean: Record, convention: Convention) 
         options=_options(record) if record.options != clean.options else (),
         given=cut(record.prefill),
         trace=tuple(marked(cut(trace or record.completion), record)),
-        answer=cut(record.answer or ""),
+        answer=_answer(record),
         correct=record.correct,
         notes=tuple(note for note, applies in notes.items() if applies),
         pictures=tuple(picture for picture in shown if picture is not None),
     )
+
+
+def _answer(record: Record) -> str:
+    """What was answered, the letter of an option with its words: "B teal"."""
+    said = cut(record.answer or "")
+    letters = dict(zip(LETTERS, record.options, strict=False))
+    return f"{said} {cut(letters[said])}" if said in letters else said
 
 
 def _options(record: Record) -> tuple[Option, ...]:

@@ -20,7 +20,7 @@ from eval.examples import Example, convention_of, cut, examples
 from eval.marking import LEGEND
 from eval.run_files import Row, read_config
 from eval.runner import load_records
-from eval.wording import NONE, bounds_text, cell_text, escaped, figures_csv, named, table_markdown, untabled, value_text
+from eval.wording import NONE, bounds_text, brief, cell_text, escaped, figures_csv, named, table_markdown, untabled, value_text
 from vlm_rl.errors import UserError
 
 log = logging.getLogger(__name__)
@@ -36,6 +36,7 @@ class Shown:
     label: str
     title: str
     words: str
+    brief: str
     figures: tuple[Figure, ...]
     tables: tuple[Table, ...]
     charts: tuple[tuple[Chart, Markup], ...]
@@ -110,7 +111,7 @@ def headline(config: Row, questions: int) -> list[tuple[str, str]]:
 def _shown(run_dir: Path, label: str, section: Section, study: Study, config: Row) -> Shown:
     charts = tuple((chart, Markup(to_svg(chart)) if chart.lines else Markup()) for chart in section.charts if chart.lines or chart.stacks)
     cards = examples(run_dir, label, section, study, convention_of(config)) if section.marks else []
-    return Shown(label, section.title, section.words, untabled(section), section.tables, charts, tuple(cards))
+    return Shown(label, section.title, section.words, brief(section.words), untabled(section), section.tables, charts, tuple(cards))
 
 
 def _kind(cell: Any) -> str:

@@ -9,6 +9,7 @@ from eval.evaluator import Figure, Section, Table
 
 Cell = str | float | Figure | None
 NONE = "–"
+_BRIEF = 280
 _MARKDOWN = re.compile(r"([\\`*_{}\[\]()#+\-.!|~>&<$@:=^])")
 
 
@@ -58,6 +59,12 @@ def untabled(section: Section) -> tuple[Figure, ...]:
     """Figures that stand in no table of their section."""
     tabled = {id(cell) for table in section.tables for row in table.rows for cell in row if isinstance(cell, Figure)}
     return tuple(figure for figure in section.figures if id(figure) not in tabled)
+
+
+def brief(words: str) -> str:
+    """Its first sentences, as many as a summary has room for; the first one whatever its length."""
+    ends = [match.start() + 1 for match in re.finditer(r"[.!?](?=\s[A-Z])", words)]
+    return next((words[:end] for end in reversed(ends) if end <= _BRIEF), words[: ends[0]] if ends and len(words) > _BRIEF else words)
 
 
 def figures_csv(sections: Mapping[str, Section]) -> str:
