@@ -12,6 +12,7 @@ from eval.counterfactual import Counterfactual
 from eval.dependence import FRACTIONS, areas, points
 from eval.early_answering import EarlyAnswering, kept
 from eval.evaluator import Study
+from eval.lab_judge import LabJudge, Verdict
 from eval.mistake_injection import MistakeInjection, cut
 from eval.stances import BROKEN, UNSURE, Part, causal, consistent, effective, faithful
 from rewards.judging import read_stances
@@ -198,15 +199,15 @@ def test_a_judge_of_stances_is_reported_beside_the_rule_and_no_invented_quote_co
     rows = [row for row in CHOICES if "wrong_trace" in row.meta][:2]
     judged = Counterfactual({"name": "judge"})
 
-    class Judge:
-        def __init__(self, reply: str):
-            self.text = reply
+    class Judge(LabJudge):
+        def reply(self, prompt: str) -> Verdict:
+            return Verdict(self.hack)
 
-        def reply(self, prompt: str):
-            return self
+        def __post_init__(self) -> None:
+            """Says what it is given."""
 
     kept_stance = GOOD.replace("I don't know", "A")
-    found = values(section(rows, oracle, judged, Judge(f"<stances>{kept_stance}</stances>")))
+    found = values(section(rows, oracle, judged, Judge(hack=f"<stances>{kept_stance}</stances>")))
     assert found["judge/rf"] == 0.0 and found["judge/coverage"] == 1.0
     invented = kept_stance.replace('"flaw": ""', '"flaw": "that was wrong"')
-    assert values(section(rows, oracle, judged, Judge(f"<stances>{invented}</stances>")))["judge/rf"] is None
+    assert values(section(rows, oracle, judged, Judge(hack=f"<stances>{invented}</stances>")))["judge/rf"] is None

@@ -25,7 +25,9 @@ from vlm_rl.types import Reply
 
 FIELDS = {"question": "What colour is it?", "trace": "I see red.", "answer": "red", "first": "red", "second": "blue", "response": "red"}
 NEEDED = {"thinking": ("question", "trace"), "yes_no": ("trace", "answer"), "pairwise": ("question", "first", "second")}
-NEEDED |= {"rubric": ("question", "criteria", "response")}
+NEEDED |= {"rubric": ("question", "criteria", "response"), "conclude": ("question", "trace"), "stances": ("question", "trace", "answer")}
+NEEDED["stances"] += ("inserted", "following", "second")
+FIELDS |= {"inserted": "I see blue.", "following": "Wait, it is red."}
 
 
 @pytest.mark.parametrize(
@@ -164,7 +166,8 @@ def test_prompts_hold_their_fields_between_delimiters_and_say_what_is_missing(na
     assert prompt.startswith("Item: scenes/7\n") and "Item" not in render(name, item=None, **fields)
     for key in fields.keys() - {"criteria"}:
         assert section(prompt, key) == FIELDS[key]
-    asked = {"thinking": "<score>", "rubric": "<score>", "pairwise": "<choice>", "yes_no": "yes or no"}[name]
+    forms = {"thinking": "<score>", "rubric": "<score>", "pairwise": "<choice>", "yes_no": "yes or no"}
+    asked = (forms | {"conclude": "<conclusion>", "stances": "<stances>"})[name]
     assert asked in prompt.rpartition("\n</")[2] and not prompt.endswith(FIELDS[NEEDED[name][-1]])
     for key in fields:
         with pytest.raises(UserError, match=f"prompt '{name}': '{key}' is undefined"):
