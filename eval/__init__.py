@@ -10,4 +10,5 @@ EVALUATORS: dict[str, str] = {
     "early_answering": "eval.early_answering:EarlyAnswering",
     "mistake_injection": "eval.mistake_injection:MistakeInjection",
     "option_order": "eval.option_order:OptionOrder",
+    "perturb": "eval.perturb:Perturb",
 }

@@ -4,11 +4,14 @@ Probabilities are over the options of one question, in their order, and sum to 1
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from statistics import fmean
 
+import numpy as np
 from scipy import stats
+
+from eval.metrics import Estimate, cluster_draws
 
 
 def option_probabilities(logprobs: Sequence[float]) -> tuple[float, ...]:
@@ -74,3 +77,33 @@ def auroc(scores: Sequence[float], positive: Sequence[bool]) -> float | None:
         return None
     ranks = stats.rankdata(scores)
     return float((sum(rank for rank, flag in zip(ranks, flags, strict=True) if flag) - yes * (yes + 1) / 2) / (yes * no))
+
+
+def calibration_estimate(confidences: Sequence[float], correct: Sequence[bool], clusters: Sequence[Hashable], bins: int = 10) -> Estimate:
+    """`calibration_error` with a percentile interval over clusters of questions. It is biased upwards where bins hold few questions."""
+    value = calibration_error(confidences, correct, bins)
+    place = np.array([min(bins, max(1, math.ceil(round(c * bins, 9)))) for c in confidences])
+    gaps = np.zeros((len(place), bins + 1))
+    gaps[np.arange(len(place)), place] = np.asarray(correct, dtype=float) - np.asarray(confidences, dtype=float)
+    drawn = cluster_draws(clusters)
+    errors = np.abs(drawn @ gaps).sum(axis=1) / drawn.sum(axis=1)
+    low, high = np.quantile(errors, [0.025, 0.975])
+    return Estimate(value, float(low), float(high), len(place))
+
+
+def auroc_estimate(scores: Sequence[float], positive: Sequence[bool], clusters: Sequence[Hashable]) -> Estimate | None:
+    """`auroc` with a percentile interval over clusters of questions; draws that lack a kind are left out. None where it is not defined."""
+    value = auroc(scores, positive)
+    if value is None:
+        return None
+    order = np.argsort(np.asarray(scores), kind="stable")
+    ordered, flags = np.asarray(scores, dtype=float)[order], np.asarray(positive, dtype=bool)[order]
+    tie = np.concatenate([[0], np.cumsum(np.diff(ordered) != 0)])
+    starts = np.flatnonzero(np.concatenate([[True], np.diff(tie) != 0]))
+    drawn = cluster_draws(clusters)[:, order]
+    yes, no = (np.add.reduceat(drawn * kind, starts, axis=1) for kind in (flags, ~flags))
+    below = np.cumsum(no, axis=1) - no / 2  # negatives under each score, and half of those at it
+    pairs = yes.sum(axis=1) * no.sum(axis=1)
+    found = (yes * below).sum(axis=1)[pairs > 0] / pairs[pairs > 0]
+    low, high = np.quantile(found, [0.025, 0.975]) if len(found) else (value, value)
+    return Estimate(value, float(low), float(high), len(ordered))

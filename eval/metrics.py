@@ -212,6 +212,17 @@ def statistic_bootstrap(
     return Estimate(value, float(low), float(high), len(members))
 
 
+def cluster_draws(clusters: Sequence[Hashable], resamples: int = 1_000, seed: int = 0) -> np.ndarray:
+    """How often each item is drawn when whole clusters are drawn with replacement: (draws, items). Fewer draws of very many items.
+
+    For statistics that can be computed from weights, all draws at once; others use `statistic_bootstrap`.
+    """
+    members = _members(clusters)
+    count = int(members.max()) + 1
+    draws = max(100, min(resamples, 5 * _DRAWS_AT_ONCE // len(members)))
+    return np.random.default_rng(seed).multinomial(count, np.full(count, 1 / count), size=draws)[:, members]
+
+
 def _members(labels: Sequence[Hashable]) -> np.ndarray:
     """The number of each item's cluster, in the order first met."""
     number = {label: i for i, label in enumerate(dict.fromkeys(labels))}
