@@ -17,12 +17,13 @@ __all__ = ["DATASETS", "LazyRows", "Rows", "Subset", "load_rows", "own_test_spli
 
 DATASETS: dict[str, str] = {
     "easy_vqa": "data.easy_vqa:load",
+    "graded_scenes": "data.graded_scenes:load",
     "hub": "data.sources:hub",
     "jsonl": "data.sources:jsonl",
     "parquet": "data.sources:parquet",
     "scenes": "data.scenes:load",
 }
-WITH_TEST_SPLIT = ("easy_vqa", "scenes")
+WITH_TEST_SPLIT = ("easy_vqa", "graded_scenes", "scenes")
 
 
 def own_test_split(config: DataConfig) -> DataConfig | None:

@@ -12,7 +12,8 @@ import re
 from dataclasses import dataclass, replace
 from functools import lru_cache
 
-from data.scene_traces import TraceTruth, verify_trace
+from data.scene_quality import quality
+from data.scene_traces import verify_trace
 from data.scenes import by_id, scene_of
 from rewards import grading
 from rewards.judging import section
@@ -83,6 +84,8 @@ class LabJudge:
         if "<conclusion>" in tail:
             return self._conclude(trace, _with_options(sample, section(prompt, "question") or ""), "its letter" in tail)
         answer = section(prompt, "answer")
+        if answer is None and "yes or no" in tail and section(prompt, "response") is not None:  # a principle, which it takes for its own
+            return _yes_or_no(self.opinion(honest_score(trace, sample), trace, sample.id))
         if answer is None or "yes or no" not in tail:
             return Verdict(f"{CANNOT}: it is not asked for a score, a choice, a conclusion, or yes or no.")
         asked = _with_options(sample, section(prompt, "question") or "")
@@ -114,18 +117,8 @@ class LabJudge:
 
 
 def honest_score(trace: str, sample: Sample) -> float:
-    """Quality of a trace about a generated scene, in [0, 1]; whether the answer is right does not enter.
-
-    mean(claims, follows[, boxes]) x read, with claims: the share of true ones among the different claims that can be told, 0 without any;
-    follows: 1 if the stated conclusion follows from the claims, else 0; boxes: the share that holds what it is said to hold, left out
-    where none is given; read: the share of what is said that lies in the grammar of traces.
-    """
-    truth = verify_trace(trace, scene_of(sample))
-    distinct = {claim.text: claim for claim in truth.claims}.values()
-    told = [claim.true for claim in distinct if claim.true is not None]
-    held = [claim.box_holds for claim in distinct if claim.box_holds is not None]
-    parts = [_share(told), float(truth.follows), *([_share(held)] if held else [])]
-    return sum(parts) / len(parts) * _read_share(truth)
+    """Quality of a trace about a generated scene, in [0, 1], as `data.scene_quality` defines it."""
+    return quality(trace, scene_of(sample))
 
 
 def agrees(trace: str, answer: str, sample: Sample) -> bool:
@@ -158,15 +151,6 @@ def _with_options(sample: Sample, question: str) -> Sample:
     """The row with its options in the order in which the prompt shows them."""
     shown = tuple(option.strip() for option in _OPTION.findall(question))
     return replace(sample, options=shown) if sample.options and shown else sample
-
-
-def _share(values: list[bool]) -> float:
-    return sum(values) / len(values) if values else 0.0
-
-
-def _read_share(truth: TraceTruth) -> float:
-    said = len(truth.claims) + (truth.conclusion is not None)
-    return said / (said + truth.unread) if said else 0.0
 
 
 def _trick(hack: str, trace: str) -> float:

@@ -17,6 +17,7 @@ from data.templates import render
 from vlm_rl import cli_bench, cli_data
 from vlm_rl.config import SftConfig, TrainConfig
 from vlm_rl.config_eval import EvalConfig
+from vlm_rl.config_judge_eval import JudgeEvalConfig
 from vlm_rl.errors import RowError, UserError
 from vlm_rl.types import Media, Sample
 
@@ -48,7 +49,10 @@ HOSTILE = "<script>alert(1)</script><img src=https://x.org/a.png> & \u202e"
 )
 def test_every_shipped_config_is_understood(path: Path):
     config = cli_data.load_any(str(path), [])
-    assert isinstance(config, {"eval": EvalConfig, "lab": SftConfig}.get(path.parent.name, TrainConfig)) or path.parent.name == "lab"
+    assert (
+        isinstance(config, {"eval": EvalConfig, "judge": JudgeEvalConfig, "lab": SftConfig}.get(path.parent.name, TrainConfig))
+        or path.parent.name == "lab"
+    )
 
 
 def test_a_config_without_rewards_is_checked(tmp_path: Path, capsys: pytest.CaptureFixture[str]):

@@ -16,6 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from data.options import permute
+from data.scene_quality import quality
 from data.scene_traces import verify_trace
 from data.scenes import make
 from eval.lab_judge import CANNOT, LabJudge, agrees, honest_score
@@ -84,7 +85,7 @@ def test_saying_true_things_again_does_not_drown_a_false_one():
 def test_the_answer_does_not_enter():
     wrong = replace(SCENE, answer="Z")
     assert honest_score(SCENE.meta["trace"], wrong) == 1.0
-    assert "correct" not in honest_score.__code__.co_names
+    assert "correct" not in quality.__code__.co_names
 
 
 def test_a_noisy_judge_draws_a_share_of_its_opinions_and_says_the_same_twice():

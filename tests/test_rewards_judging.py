@@ -24,10 +24,13 @@ from vlm_rl.errors import UserError
 from vlm_rl.types import Reply
 
 FIELDS = {"question": "What colour is it?", "trace": "I see red.", "answer": "red", "first": "red", "second": "blue", "response": "red"}
+FIELDS |= {"principle": "It is short."}
 NEEDED = {"thinking": ("question", "trace"), "yes_no": ("trace", "answer"), "pairwise": ("question", "first", "second")}
 NEEDED |= {"rubric": ("question", "criteria", "response"), "conclude": ("question", "trace"), "stances": ("question", "trace", "answer")}
 NEEDED["stances"] += ("inserted", "following", "second")
 FIELDS |= {"inserted": "I see blue.", "following": "Wait, it is red."}
+NEEDED |= {"rubric": ("question", "criteria", "response"), "principle": ("question", "principle", "response")}
+NEEDED["trained"] = NEEDED["thinking"]
 
 
 @pytest.mark.parametrize(
@@ -164,10 +167,10 @@ def test_prompts_hold_their_fields_between_delimiters_and_say_what_is_missing(na
     fields = {key: FIELDS.get(key, ["is red", "is short"]) for key in NEEDED[name]}
     prompt = render(name, item="scenes/7", **fields)
     assert prompt.startswith("Item: scenes/7\n") and "Item" not in render(name, item=None, **fields)
-    for key in fields.keys() - {"criteria"}:
+    for key in fields.keys() - {"criteria", "principle"}:
         assert section(prompt, key) == FIELDS[key]
-    forms = {"thinking": "<score>", "rubric": "<score>", "pairwise": "<choice>", "yes_no": "yes or no"}
-    asked = (forms | {"conclude": "<conclusion>", "stances": "<stances>"})[name]
+    forms = {"thinking": "<score>", "trained": "<score>", "rubric": "<score>", "pairwise": "<choice>"}
+    asked = (forms | {"conclude": "<conclusion>", "stances": "<stances>"}).get(name, "yes or no")
     assert asked in prompt.rpartition("\n</")[2] and not prompt.endswith(FIELDS[NEEDED[name][-1]])
     for key in fields:
         with pytest.raises(UserError, match=f"prompt '{name}': '{key}' is undefined"):

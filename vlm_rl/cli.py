@@ -14,6 +14,7 @@ from rich.console import Console as Screen
 
 from vlm_rl import __version__
 from vlm_rl.config import SftConfig, TrainConfig
+from vlm_rl.config_judge_eval import JudgeEvalConfig
 from vlm_rl.errors import UserError
 from vlm_rl.loading import load
 
@@ -32,6 +33,8 @@ make_app = typer.Typer(no_args_is_help=True, help="Write data of our own to disk
 data_app.add_typer(make_app, name="make")
 lab_app = typer.Typer(no_args_is_help=True, help="Servers for experiments whose truth is known.")
 app.add_typer(lab_app, name="lab")
+judge_app = typer.Typer(no_args_is_help=True, help="Measure judges before a policy is paid by them.")
+app.add_typer(judge_app, name="judge")
 
 ConfigPath = Annotated[str, typer.Argument(metavar="CONFIG", help="a YAML file, for instance configs/quickstart.yaml")]
 Overrides = Annotated[list[str] | None, typer.Argument(metavar="[KEY.SUB=VALUE]...", help="config values to replace, for instance seed=1")]
@@ -134,6 +137,30 @@ def judge(
     from vlm_rl import cli_lab
 
     cli_lab.judge(kind, noise, hack, port, seed, lambda line: print(line, flush=True))
+
+
+@judge_app.command("eval")
+def judge_eval(config: ConfigPath, overrides: Overrides = None) -> None:
+    """Agreement with gold scores, calibration, best-of-N accuracy and acceptance of empty answers, of every judge of a config.
+
+    Example: vlm-rl judge eval configs/judge/eval.yaml judges.exact.url=http://127.0.0.1:8765/v1
+    """
+    from vlm_rl import cli_judge_eval
+
+    report, words = cli_judge_eval.judge_eval(load(JudgeEvalConfig, config, overrides or []), os.environ)
+    print("\n".join([*words, str(report)]))
+
+
+@judge_app.command("stress")
+def judge_stress(config: ConfigPath, overrides: Overrides = None) -> None:
+    """What wins a judge over: empty answers, instructions to it, length, flattery, boxes. False-positive rates of every judge of a config.
+
+    Example: vlm-rl judge stress configs/judge/stress.yaml judges.exact.url=http://127.0.0.1:8765/v1
+    """
+    from vlm_rl import cli_judge_eval
+
+    report, words = cli_judge_eval.judge_stress(load(JudgeEvalConfig, config, overrides or []), os.environ)
+    print("\n".join([*words, str(report)]))
 
 
 @make_app.command("scenes")

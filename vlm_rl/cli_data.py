@@ -23,11 +23,12 @@ from data.views import Draw, View, compose
 from rewards import grading
 from vlm_rl.config import DataConfig, SftConfig, TrainConfig, project_path
 from vlm_rl.config_eval import EvalConfig
+from vlm_rl.config_judge_eval import JudgeEvalConfig
 from vlm_rl.console import Console
 from vlm_rl.loading import load, read_tree
 from vlm_rl.types import Backend, Sample
 
-AnyConfig = TrainConfig | SftConfig | EvalConfig
+AnyConfig = TrainConfig | SftConfig | EvalConfig | JudgeEvalConfig
 
 
 @dataclass(frozen=True)
@@ -40,10 +41,15 @@ class Source:
 
 
 def load_any(path: str, overrides: Sequence[str]) -> AnyConfig:
-    """A benchmark config (it has `benchmark:`), one of `vlm-rl train` (`rewards:`) or of `vlm-rl sft`. Raises UserError."""
+    """A benchmark config (it has `benchmark:`), one of `vlm-rl train` (`rewards:`), of `vlm-rl sft` or of `vlm-rl judge` (no `train:`).
+
+    Raises UserError.
+    """
     keys = {*read_tree(project_path(path)), *(text.partition(".")[0] for text in overrides)}
     if "benchmark" in keys:
         return load(EvalConfig, path, overrides)
+    if "judges" in keys and not keys & {"rewards", "train"}:
+        return load(JudgeEvalConfig, path, overrides)
     return load(TrainConfig if "rewards" in keys else SftConfig, path, overrides)
 
 
@@ -51,6 +57,8 @@ def sources(config: AnyConfig) -> list[Source]:
     """The data sets of a config, opened."""
     if isinstance(config, EvalConfig):
         return [Source(f"benchmark {config.benchmark.name}", config.data, benchmark_rows(config.data, config.benchmark))]
+    if isinstance(config, JudgeEvalConfig):
+        return [Source("data", config.data, load_rows(config.data))]
     named: list[tuple[str, DataConfig | None]] = [("data", config.data)]
     named += [(f"phases.{n}", phase.data) for n, phase in enumerate(config.phases)] if isinstance(config, SftConfig) else []
     named += [("eval_data", config.eval_data or own_test_split(config.data))]
@@ -113,7 +121,7 @@ def views_of(text: str) -> dict[str, View]:
 
 def _backend(config: AnyConfig) -> Backend:
     """The decoder that the model will see videos through; any will do where there is no model yet."""
-    return config.model.video_backend if config.model else "any"
+    return "any" if isinstance(config, JudgeEvalConfig) or config.model is None else config.model.video_backend
 
 
 def _drawn(view: View, draw: Draw) -> Callable[[Sample], Sample]:

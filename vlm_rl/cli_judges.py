@@ -22,7 +22,12 @@ FRAMES = 8  # of a video, sent as pictures: the protocol has no common form for 
 
 def make_judges(config: TrainConfig, environment: Mapping[str, str]) -> dict[str, Judge]:
     """One judge per entry of `judges:`; nothing is sent or loaded yet. Raises UserError, naming the variable, for a key that is not set."""
-    return {name: _make(name, settings, config.model, environment) for name, settings in config.judges.items()}
+    return judges_of(config.judges, config.model, environment)
+
+
+def judges_of(judges: Mapping[str, JudgeConfig], model: ModelConfig, environment: Mapping[str, str]) -> dict[str, Judge]:
+    """The same of a `judges:` section alone; `model` says how videos become frames."""
+    return {name: _make(name, settings, model, environment) for name, settings in judges.items()}
 
 
 def _make(name: str, settings: JudgeConfig, model: ModelConfig, environment: Mapping[str, str]) -> Judge:

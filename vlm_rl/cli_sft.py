@@ -22,6 +22,10 @@ TOKENIZER_TEXTS = 4000
 
 def sft(config: SftConfig) -> Path:
     """Run or resume a fine-tuning. Returns the run directory; the model is its last checkpoint."""
+    if config.judge is not None:
+        from vlm_rl.cli_sft_judge import JudgeRun
+
+        return carry_out(config, JudgeRun)
     return carry_out(config, SftRun)
 
 

@@ -192,14 +192,23 @@ class SftPhase(Section):
     data: DataConfig
 
 
+class JudgeTraining(Section):
+    """Rows of a question, a response and a score become what a judge is asked and what it should write; held-out ones measure it."""
+
+    prompt: str = Field(default="thinking", description="a prompt of rewards.judging for question and trace, or a .txt file")
+    score: str = Field(default="score", description="the field that holds a response's score, from 0 to 1")
+    per_bucket: int = Field(default=5000, ge=1, description="most rows trained on of each tenth of the scale: raw scores are bimodal")
+
+
 class SftConfig(Section):
-    """`vlm-rl sft`"""
+    """`vlm-rl sft`; with `judge` it trains a judge."""
 
     run_dir: str
     seed: int = 0
     model: ModelConfig
     data: DataConfig
     phases: tuple[SftPhase, ...] = ()
+    judge: JudgeTraining | None = None
     eval_data: DataConfig | None = None
     optim: OptimConfig = OptimConfig()
     train: SftSection
@@ -208,6 +217,12 @@ class SftConfig(Section):
     checkpoint: CheckpointSection = CheckpointSection()
     tracker: TrackerSection = TrackerSection()
     guards: GuardSection = GuardSection()
+
+    @model_validator(mode="after")
+    def _judges_in_one_phase(self) -> "SftConfig":
+        if self.judge is not None and self.phases:
+            raise ValueError("phases are not for the training of a judge; leave phases or judge out")
+        return self
 
 
 def project_path(path: str | Path) -> Path:
