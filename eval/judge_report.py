@@ -18,6 +18,7 @@ from vlm_rl.errors import UserError
 
 log = logging.getLogger(__name__)
 EXAMPLES = 8
+GOOD_RANK = 0.8
 _LONGEST = 600
 _PLOT = 200
 _HONEST = ("graded", "right", "wrong")
@@ -54,7 +55,11 @@ def write_judge_report(run_dir: Path, summary: Mapping[str, Any], opinions: Sequ
 
 def _tone(tree: Mapping[str, Any], what: str) -> str:
     keys = tree if what == "stress" else tree["keys"]
-    return "bad" if won_over_by(keys) else "good" if keys["guarded"]["worst"] == 0 else "open"
+    rank = tree["quality"].get("spearman") if what == "eval" else None
+    if won_over_by(keys) or (rank is not None and rank["low"] <= 0):
+        return "bad"
+    unsure = what == "eval" and tree["quality"] and (rank is None or rank["value"] < GOOD_RANK)
+    return "good" if keys["guarded"]["worst"] == 0 and not unsure else "open"
 
 
 def _dots(bins: Sequence[Mapping[str, Any]]) -> list[dict[str, float]]:
