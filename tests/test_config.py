@@ -8,6 +8,7 @@ import yaml
 from eval.benchmarks import BENCHMARKS
 from vlm_rl.config import SftConfig, TrainConfig
 from vlm_rl.config_eval import EvalConfig
+from vlm_rl.config_judge_eval import JudgeEvalConfig
 from vlm_rl.errors import UserError
 from vlm_rl.loading import load
 
@@ -27,6 +28,9 @@ def test_every_shipped_config_parses(path):
     keys = yaml.safe_load(path.read_text())
     if "benchmark" in keys:
         assert load(EvalConfig, path).benchmark.name in BENCHMARKS
+        return
+    if path.parent.name == "judge":
+        assert load(JudgeEvalConfig, path).judges
         return
     schema = TrainConfig if "rewards" in keys else SftConfig
     assert load(schema, path).train.steps > 0
