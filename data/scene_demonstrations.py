@@ -10,7 +10,8 @@ row's own chance, drawn by its id:
 - direct: an answer without a trace, after an empty one was given.
 - crop: the picture is replaced by what lies in the boxes of the evidence, and answered directly, where such crops can show the answer.
 - follow: the trace is given, in half of the rows a false one, and only the answer that it concludes is written.
-- tour: the question becomes how many things there are, and the trace names every one: the densest lesson in seeing.
+- tour: the question becomes how many things there are, and the trace names every one, in clips each when it is seen first and last: the
+  densest lesson in seeing.
 - caption: the right caption stands before the question, and is relied on.
 """
 
@@ -77,9 +78,19 @@ def _follow(sample: Sample, rng: random.Random) -> Sample:
 def _tour(sample: Sample, scene: Scene) -> Sample:
     query = {"family": "count", "target": {"shape": "bar" if scene.world == "charts" else "shape"}}
     query |= {"time": max(t.time or 0 for t in scene.things)} if scene.world == "clips" else {}
-    whole = replace(scene, query=query, evidence=tuple(range(len(scene.things))))
+    whole = replace(scene, query=query, evidence=_toured(scene))
     response = f"<think>{trace(whole)}</think><answer>{whole.gold}</answer>"
     return replace(sample, question=question(query), options=(), answer=whole.gold, kind="number", response=response)
+
+
+def _toured(scene: Scene) -> tuple[int, ...]:
+    """Each thing, of a clip each shape's first and last sighting: what lies between them repeats what was said or is asked about never."""
+    if scene.world != "clips":
+        return tuple(range(len(scene.things)))
+    sightings: dict[str, list[int]] = {}
+    for i, thing in enumerate(scene.things):
+        sightings.setdefault(thing.shape, []).append(i)
+    return tuple(sorted({i for seen in sightings.values() for i in (seen[0], seen[-1])}))
 
 
 def _evidence(scene: Scene, chosen: set[str], rng: random.Random) -> list[Thing]:

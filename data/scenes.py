@@ -7,6 +7,7 @@ shape or bar more than any training picture. Own data, MIT like the code.
 
 import random
 import re
+from functools import lru_cache
 from typing import Any, get_args
 
 from data.media import png_media
@@ -26,6 +27,7 @@ from vlm_rl.types import LETTERS, Media, Sample
 WORLDS: tuple[World, ...] = get_args(World)
 SPLITS = {"train": 40_000, "test": 4_000, "test_pairs": 2_000, "test_more": 2_000}
 MOST_OPTIONS = 4
+CLIPS_KEPT = 16_384
 _ID = re.compile(
     rf"(?:\S+/)?(?P<world>{'|'.join(WORLDS)})-v{VERSION}-(?P<split>{'|'.join(SPLITS)})"
     r"-(?P<seed>-?[0-9]{1,18})-(?P<index>0|[1-9][0-9]{0,17})"
@@ -72,7 +74,7 @@ class Scenes(LazyRows):
 def make(world: World, split: str, seed: int, index: int) -> Sample:
     """The one row of these coordinates."""
     drawn = stable_hash("scenes", VERSION, world, split, seed, index)
-    scene, media = _drawn(world, split, random.Random(drawn))
+    scene, media = _filmed(split, drawn) if world == "clips" else _drawn(world, split, random.Random(drawn))
     rng = random.Random(stable_hash(drawn, "question"))
     kind = answer_kind(scene, rng.random())
     others = alternatives(scene, rng) if scene.query.get("attribute") != "all" else []
@@ -105,12 +107,17 @@ def scene_of(sample: Sample) -> Scene:
 
 
 def _drawn(world: World, split: str, rng: random.Random) -> tuple[Scene, Media]:
-    if world == "clips":
-        scene, tracks = clip(rng, split)
-        return scene, Media("video", data=encode(tracks, ground(rng, CLIP_SIDE)))
     scene = picture(rng, split) if world == "pictures" else chart(rng, split)
     draw = draw_picture if world == "pictures" else draw_chart
     return scene, png_media(draw(scene.things, ground(rng, SIDE)))
+
+
+@lru_cache(maxsize=CLIPS_KEPT)
+def _filmed(split: str, drawn: int) -> tuple[Scene, Media]:
+    """Kept, about 8 kB each: to encode a clip takes five times as long as all else about its row."""
+    rng = random.Random(drawn)
+    scene, tracks = clip(rng, split)
+    return scene, Media("video", data=encode(tracks, ground(rng, CLIP_SIDE)))
 
 
 def _meta(scene: Scene, kind: str, options: tuple[str, ...], others: list[str], rng: random.Random) -> dict[str, Any]:
