@@ -28,7 +28,8 @@ class Case:
     """One question under evaluation, already answered as it is: `records` holds the greedy clean answer first, then sampled ones.
 
     `seed` = hash(run seed, row id): every draw about the question derives from it. `others` are rows to borrow a picture or caption from,
-    never the row itself. `greedy` are the limits of a greedy answer.
+    never the row itself. `greedy` are the limits of a greedy answer. `able` are those of CAPABILITIES that the policy's engine has, for
+    evaluators that can do a part of their work without some.
     """
 
     row: Sample
@@ -36,6 +37,7 @@ class Case:
     seed: int
     greedy: Sampling
     others: Sequence[Sample] = ()
+    able: frozenset[str] = frozenset(CAPABILITIES)
 
     @property
     def base(self) -> Record:

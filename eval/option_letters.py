@@ -6,7 +6,7 @@ Deviation: the published form knows letters only. It measures probabilities; wha
 
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from eval.calibration import entropy, option_probabilities
@@ -96,17 +96,19 @@ def option_logprobs(replies: Sequence[Reply]) -> list[float] | str:
     return sums if all(math.isfinite(s) for s in sums) and all(reply.logprobs for reply in replies) else "no finite log-probs were told"
 
 
-def from_alternatives(alternatives: Mapping[str, float], count: int) -> list[float] | str:
+def from_alternatives(reply: Reply, count: int) -> list[float] | str:
     """Log-probs of the first `count` letters, tokens of one letter summed ("B", " B"). One that is not listed is not of
     probability 0: then the reason why there are none."""
+    if reply.error is not None:
+        return reply.error
     found: dict[str, float] = {}
-    for token, logprob in alternatives.items():
+    for token, logprob in reply.alternatives.items():
         letter = token.strip(" \t\r\n()[]<>/*.")
         if letter in LETTERS[:count] and letter:
             found[letter] = found.get(letter, 0.0) + math.exp(logprob)
     missing = [letter for letter in LETTERS[:count] if found.get(letter, 0.0) <= 0]
     if missing:
-        return f"the {len(alternatives)} likeliest tokens do not hold the letter {missing[0]}"
+        return f"the {len(reply.alternatives)} likeliest tokens do not hold the letter {missing[0]}"
     return [math.log(found[letter]) for letter in LETTERS[:count]]
 
 

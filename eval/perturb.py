@@ -10,24 +10,27 @@ from typing import Any
 
 from data.claims import pushed
 from data.options import PUSHED
-from data.views import Draw, NotApplicable
+from data.views import Draw
 from eval import perturb_conditions
-from eval.evaluator import Case, Evaluator, Rounds, Section, Study
+from eval.evaluator import CAPABILITIES, Case, Evaluator, Rounds, Section, Study
 from eval.option_letters import from_alternatives, in_words, instead, option_logprobs, option_queries
 from eval.perturb_conditions import Condition
-from eval.perturb_outcomes import BASE, NAME
+from eval.perturb_outcomes import BASE, NAME, NOT_ASKED
 from eval.perturb_section import section
 from vlm_rl.errors import RowError
 from vlm_rl.types import LETTERS, Generate, Query, Record, Reply, Sample, Score
 
+CANNOT = "the model's engine cannot"
+_IN_WORDS = "the model answers in words, and its engine tells likeliest tokens only"
 _Key = tuple[Any, ...]
 
 
 class Perturb(Evaluator):
     """`conditions` are entries of `perturb_conditions.KINDS`, "+" joining several; graded ones are asked at each of `severities`.
 
-    `probabilities`: after each answer's own reasoning the options are scored too. What the model's engine cannot do (begin a turn, score)
-    is said in the records, and reported as not run by the name of the condition.
+    `probabilities`: after each answer's own reasoning the options are scored too. Conditions that begin the model's turn are not run, and
+    named, where its engine cannot; so are probabilities where it can tell none. Records of "perturb/base" repeat the clean answers and
+    hold what could not be asked, and why.
     """
 
     def __init__(self, conditions: Sequence[str], severities: Sequence[int] = (1, 2, 3, 4, 5), probabilities: bool = True):
@@ -35,19 +38,17 @@ class Perturb(Evaluator):
         self.probabilities = probabilities
 
     def rounds(self, case: Case) -> Rounds:
-        shown = [_Shown.of(case, condition) for condition in self.asked]
-        distinct = {_key(one.sample): one.sample for one in shown if one.error is None}
+        tried = [_Shown.of(case, condition) for condition in self.asked]
+        shown = [one for one in tried if not one.not_asked]
+        distinct = {_key(one.sample): one.sample for one in shown}
         replies = yield [Generate("policy", sample, case.greedy) for sample in distinct.values()]
         said = dict(zip(distinct, replies, strict=True))
-        answers = [said[_key(one.sample)] if one.error is None else Reply(error=one.error) for one in shown]
-        records = [
-            case.record(f"{NAME}/{one.condition.name}", one.sample, reply, **one.detail) for one, reply in zip(shown, answers, strict=True)
-        ]
+        records = [case.record(f"{NAME}/{one.condition.name}", one.sample, said[_key(one.sample)], **one.detail) for one in shown]
+        not_asked = {one.condition.name: one.not_asked for one in tried if one.not_asked}
+        base = replace(case.base, condition=BASE, index=0, detail={NOT_ASKED: not_asked})
         if not self.probabilities:
-            return records
-        base = replace(case.base, condition=BASE, index=0, detail=dict(case.base.detail))
-        samples = {_key(case.row): case.row, **distinct}
-        return (yield from _scored([base, *records], [case.row, *(samples.get(_key(one.sample), one.sample) for one in shown)]))
+            return [base, *records]
+        return (yield from _scored([base, *records], [case.row, *(distinct[_key(one.sample)] for one in shown)], case.able))
 
     def measure(self, study: Study) -> Section:
         return section(study, self.asked)
@@ -55,20 +56,20 @@ class Perturb(Evaluator):
 
 @dataclass(frozen=True, eq=False)
 class _Shown:
-    """A question as a condition shows it, or why it cannot."""
+    """A question as a condition shows it, or why it is not asked so."""
 
     condition: Condition
     sample: Sample
     detail: dict[str, Any]
-    error: str | None = None
+    not_asked: str = ""
 
     @classmethod
     def of(cls, case: Case, condition: Condition) -> "_Shown":
+        if condition.begins and "prefill" not in case.able:
+            return cls(condition, case.row, {}, f"{CANNOT} {CAPABILITIES['prefill']}")
         draw = Draw(case.seed, condition.severity or 3, case.others)
         try:
             sample = condition(case.row, draw)
-        except NotApplicable as error:
-            return cls(condition, case.row, {"not_applicable": error.reason}, f"not applicable: {error.reason}")
         except RowError as error:
             return cls(condition, case.row, {}, error.reason)
         return cls(condition, sample, _detail(case.row, sample, draw))
@@ -91,21 +92,30 @@ def _place(query: Score) -> _Key:
     return id(query.sample), query.prefill, query.lead, query.continuation
 
 
-def _scored(records: Sequence[Record], shown: Sequence[Sample]) -> Generator[Sequence[Query], Sequence[Reply], list[Record]]:
-    """The records with detail["options"], the log-prob of each option, or detail["no_options"], why there is none. One round or two."""
-    pairs = list(zip(shown, records, strict=True))
-    queries = [[] if "error" in record.detail else option_queries(sample, record) for sample, record in pairs]
-    distinct = {_place(query): query for qs in queries for query in qs}
-    replies = dict(zip(distinct, (yield list(distinct.values())), strict=True))
-    told = [option_logprobs([replies[_place(query)] for query in qs]) for qs in queries]
-    failed = [i for i, qs in enumerate(queries) if qs and isinstance(told[i], str) and not in_words(records[i])]
-    if failed:
-        likeliest = yield [instead(queries[i][0]) for i in failed]
-        for i, reply in zip(failed, likeliest, strict=True):
-            if reply.error is None and reply.alternatives:
-                told[i] = from_alternatives(reply.alternatives, len(queries[i]))
+def _scored(
+    records: Sequence[Record], shown: Sequence[Sample], able: frozenset[str]
+) -> Generator[Sequence[Query], Sequence[Reply], list[Record]]:
+    """The records with detail["options"], the log-prob of each option, or detail["no_options"], why there is none.
+
+    By scoring, or where the engine cannot, by its likeliest tokens, which hold letters only.
+    """
+    queries = [option_queries(sample, record) for sample, record in zip(shown, records, strict=True)]
+    queries = [[] if "error" in record.detail else asked for record, asked in zip(records, queries, strict=True)]
+    if "score" in able:
+        distinct = {_place(query): query for qs in queries for query in qs}
+        replies = dict(zip(distinct, (yield list(distinct.values())), strict=True))
+        told = [option_logprobs([replies[_place(query)] for query in qs]) if qs else None for qs in queries]
+    elif {"prefill", "alternatives"} <= able:
+        first = [instead(qs[0]) for qs, record in zip(queries, records, strict=True) if qs and not in_words(record)]
+        likeliest = iter((yield first))
+        told = [
+            None if not qs else _IN_WORDS if in_words(record) else from_alternatives(next(likeliest), len(qs))
+            for qs, record in zip(queries, records, strict=True)
+        ]
+    else:
+        told = [f"{CANNOT} {CAPABILITIES['score']}" if qs else None for qs in queries]
     found = []
-    for record, qs, logprobs in zip(records, queries, told, strict=True):
-        more = {} if not qs else {"no_options": logprobs} if isinstance(logprobs, str) else {"options": logprobs}
+    for record, logprobs in zip(records, told, strict=True):
+        more = {} if logprobs is None else {"no_options": logprobs} if isinstance(logprobs, str) else {"options": logprobs}
         found.append(replace(record, detail={**record.detail, **more}))
     return found

@@ -76,6 +76,10 @@ class Condition:
         return any(kind.pushes for kind in self.kinds)
 
     @property
+    def begins(self) -> bool:
+        return any(kind.begins for kind in self.kinds)
+
+    @property
     def keeps_evidence(self) -> bool:
         """Whether a model that looks and reasons could still be right: nothing is told, and the picture is there, if worse."""
         return all(kind.leaves in ("all", "less") for kind in self.kinds)

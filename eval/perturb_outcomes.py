@@ -23,6 +23,7 @@ from vlm_rl.types import Record, Sample
 
 NAME = "perturb"
 BASE = f"{NAME}/base"
+NOT_ASKED = "not_asked"
 SHORT = 5
 _PIECE = re.compile(r"\w+|[^\w\s]")
 
@@ -80,12 +81,12 @@ class Outcome:
 
 @dataclass(frozen=True, eq=False)
 class Asked:
-    """A condition and its answers by question; `not_applicable` and `failed` count questions that have none."""
+    """A condition and its answers by question; `not_asked` (it fits them not, or the engine cannot) and `failed` count those without."""
 
     condition: Condition
     outcomes: Mapping[str, Outcome]
     targets: Mapping[str, int | str]
-    not_applicable: int = 0
+    not_asked: int = 0
     failed: int = 0
     reason: str = ""
 
@@ -121,11 +122,12 @@ def _asked(study: Study, condition: Condition, name: str) -> Asked:
     greedy = study.greedy(name)
     outcomes = {i: Outcome(record, study.rows[i], letters_of(record)) for i, record in greedy.items()}
     targets: dict[str, Any] = {i: record.detail["target"] for i, record in greedy.items() if "target" in record.detail}
-    missing = [r for r in records if "error" in r.detail]
-    skipped = sum("not_applicable" in r.detail for r in missing)
-    reasons = [str(r.detail["error"]) for r in missing]
+    failed = [str(r.detail["error"]) for r in records if "error" in r.detail]
+    told = [r.detail.get(NOT_ASKED, {}) for r in study.of(BASE)]
+    not_asked = [str(whys[condition.name]) for whys in told if isinstance(whys, dict) and condition.name in whys]
+    reasons = not_asked + failed
     reason = max(dict.fromkeys(reasons), key=reasons.count) if reasons else ""
-    return Asked(condition, outcomes, targets, skipped, len(missing) - skipped, reason)
+    return Asked(condition, outcomes, targets, len(not_asked), len(failed), reason)
 
 
 def _own_trace(record: Record) -> str:

@@ -73,7 +73,7 @@ def _changes(measured: Mapping[str, Figures], found: Suite, ps: Mapping[str, tup
     for name, one in found.asked.items():
         figures = measured.get(name, {})
         p = tuple(f"{value:.3g}" for value in ps[name]) if name in ps else (None, None)
-        rows.append((name, *(figures.get(c) for c in columns), *p, one.not_applicable, one.failed))
+        rows.append((name, *(figures.get(c) for c in columns), *p, one.not_asked, one.failed))
     heads = (
         "condition",
         "drop",
@@ -83,7 +83,7 @@ def _changes(measured: Mapping[str, Figures], found: Suite, ps: Mapping[str, tup
         "same answer",
         "p",
         "p (Holm)",
-        "not applicable",
+        "not asked",
         "failed",
     )
     note = "Differences are paired by question, intervals by picture; p is McNemar's exact test. Flipped: of the answers right in base."

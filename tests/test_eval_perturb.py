@@ -13,7 +13,7 @@ from data.options import CANNOT_TELL
 from data.scenes import make
 from data.views import VIEWS
 from eval.calibration import auroc, auroc_estimate, calibration_error, calibration_estimate
-from eval.evaluator import Case, Study, examine
+from eval.evaluator import CAPABILITIES, Case, Study, examine
 from eval.metrics import cluster_draws
 from eval.option_letters import from_alternatives, in_words, letters_of, option_logprobs, option_queries
 from eval.perturb import Perturb
@@ -117,17 +117,18 @@ def asker(policy, sure=0.9):
     return ask
 
 
-def cases(ask, rows=None):
+def cases(ask, rows=None, cannot=()):
     rows = SCENES if rows is None else rows
     replies = ask([Generate("policy", row, GREEDY) for row in rows])
+    able = frozenset(CAPABILITIES) - set(cannot)
     return [
-        Case(row, (graded_record(row.id, "clean", row, reply),), 7 + i, GREEDY, [other for other in rows if other.id != row.id])
+        Case(row, (graded_record(row.id, "clean", row, reply),), 7 + i, GREEDY, [other for other in rows if other.id != row.id], able)
         for i, (row, reply) in enumerate(zip(rows, replies, strict=True))
     ]
 
 
 def studied(evaluator, ask, rows=None):
-    asked = cases(ask, rows)
+    asked = cases(ask, rows, getattr(ask, "cannot", ()))
     records = [case.base for case in asked] + examine(asked, {"perturb": evaluator}, ask)
     stored = [record_from(json.loads(json.dumps(dataclasses.asdict(record)))) for record in records]
     bare = {case.row.id: dataclasses.replace(case.row, media=()) for case in asked}
@@ -314,10 +315,8 @@ class Recorder:
         return [self.reply(query) for query in queries]
 
     def reply(self, query):
-        if isinstance(query, Score) and "score" in self.cannot:
-            return Reply(error="this endpoint cannot score")
-        if query.sample.prefill and "prefill" in self.cannot:
-            return Reply(error="this endpoint cannot begin the answer")
+        assert not ((query.sample.prefill or query.prefill) and "prefill" in self.cannot)
+        assert not (isinstance(query, Score) and "score" in self.cannot)
         if isinstance(query, Generate) and query.sampling.alternatives:
             return Reply("B", alternatives={"A": -3.0, " A": -4.0, "B": -0.1, "C": -5.0, "D": -6.0, "the": -9.0})
         return asker(self.policy)([query])[0]
@@ -360,15 +359,28 @@ def test_equal_prompts_are_asked_once_and_options_once_a_turn():
 
 
 def test_what_an_engine_cannot_do_is_not_run_by_name_and_nothing_is_made_up():
-    ask = Recorder(cannot=("prefill", "score"))
     evaluator = Perturb(["wrong_think", "wrong_caption"])
-    found = evaluator.measure(studied(evaluator, ask, SCENES[:6]))
-    assert "wrong_think was not run: this endpoint cannot begin the answer." in found.words
-    row = next(row for table in found.tables if table.title == "What changed" for row in table.rows if row[0] == "wrong_think")
-    assert row[1:8] == (None,) * 7 and row[8:] == (0, 6)
-    assert any(table.title == "Option probabilities" for table in found.tables)  # by the likeliest tokens
-    without = evaluator.measure(studied(evaluator, Recorder(lambda s: oracle(s).replace("<answer>", "")), SCENES[:6]))
-    assert not any(table.title == "Option probabilities" for table in without.tables)
+    for cannot, told in ((("score",), True), (("prefill", "score"), False), (("prefill", "score", "alternatives"), False)):
+        found = evaluator.measure(studied(evaluator, Recorder(cannot=cannot), SCENES[:6]))
+        row = next(row for table in found.tables if table.title == "What changed" for row in table.rows if row[0] == "wrong_think")
+        assert any(table.title == "Option probabilities" for table in found.tables) is told
+        assert ("Option probabilities were not run: the model's engine cannot tell the log-probs" in found.words) is not told
+        if "prefill" in cannot:
+            assert "wrong_think was not run: the model's engine cannot begin the answer of the model" in found.words
+            assert row[1:8] == (None,) * 7 and row[8:] == (6, 0)
+    silent = evaluator.measure(studied(evaluator, Recorder(lambda s: oracle(s).replace("<answer>", "")), SCENES[:6]))
+    assert not any(table.title == "Option probabilities" for table in silent.tables)
+
+
+def test_failed_answers_are_counted_and_left_out():
+    class Failing(Recorder):
+        def reply(self, query):
+            failed = isinstance(query, Generate) and "Caption" in query.sample.question and query.sample.id == SCENES[0].id
+            return Reply(error="timed out") if failed else super().reply(query)
+
+    found = Perturb(["wrong_caption"]).measure(studied(Perturb(["wrong_caption"]), Failing(), SCENES[:6]))
+    (row,) = (row for table in found.tables if table.title == "What changed" for row in table.rows)
+    assert row[8:] == (0, 1) and figures(found)["wrong_caption/drop"].n == 5
 
 
 def test_questions_that_a_condition_does_not_fit_are_counted():
@@ -378,7 +390,7 @@ def test_questions_that_a_condition_does_not_fit_are_counted():
     found = evaluator.measure(studied(evaluator, ask, rows))
     changed = {row[0]: row for table in found.tables if table.title == "What changed" for row in table.rows}
     assert [changed[name][-2:] for name in ("wrong_think", "noise@5", "dropped@5")] == [(1, 0), (2, 0), (3, 0)]
-    assert "dropped@5 was not run: not applicable: it has no video." in found.words
+    assert "dropped@5 was not run: it has no video." in found.words
 
 
 @pytest.mark.parametrize("hostile", ["", "<answer>" * 500, "</think>" * 500, "<think>" * 500, "\x00\ud800", "{" * 3000, "A" * 50_000])
@@ -448,11 +460,15 @@ def test_answers_in_words_are_told_from_letters():
     assert option_queries(open_question, graded_record("7", "c", open_question, Reply("<answer>2</answer>"))) == []
 
 
+def alternatives(of):
+    return Reply("", alternatives=of)
+
+
 def test_a_letter_that_is_not_listed_has_no_probability():
-    found = from_alternatives({"A": math.log(0.2), " A": math.log(0.1), "(B": math.log(0.4), "C": -math.inf, "the": -1.0}, 2)
+    found = from_alternatives(alternatives({"A": math.log(0.2), " A": math.log(0.1), "(B": math.log(0.4), "C": -math.inf, "the": -1.0}), 2)
     assert isinstance(found, list) and [math.exp(x) for x in found] == pytest.approx([0.3, 0.4])
-    assert from_alternatives({"A": -0.1}, 2) == "the 1 likeliest tokens do not hold the letter B"
-    assert from_alternatives({"A": -0.1, "B": -math.inf}, 2) == "the 2 likeliest tokens do not hold the letter B"
+    assert from_alternatives(alternatives({"A": -0.1}), 2) == "the 1 likeliest tokens do not hold the letter B"
+    assert from_alternatives(alternatives({"A": -0.1, "B": -math.inf}), 2) == "the 2 likeliest tokens do not hold the letter B"
     assert option_logprobs([Reply("A", (-1.0, -2.0)), Reply("B", (-0.5,))]) == [-3.0, -0.5]
     assert option_logprobs([Reply("A", (-1.0,)), Reply(error="down")]) == "down"
     assert option_logprobs([Reply("A", ()), Reply("B", (-1.0,))]) == "no finite log-probs were told"
