@@ -4,7 +4,7 @@ and under the conditions of an evaluator. Reads records and decides nothing; tex
 
 import base64
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from data.scene_traces import verify_trace
@@ -59,7 +59,10 @@ class Option:
 
 @dataclass(frozen=True)
 class Said:
-    """One answer: what was asked where that differs from the clean question, what was given of its turn, trace, answer."""
+    """One answer: what was asked where that differs from the clean question, what was given of its turn, trace, answer.
+
+    `correct` None: no answer but a judge's opinion, which stands in the place of the trace.
+    """
 
     condition: str
     asked: tuple[Piece, ...]
@@ -67,7 +70,7 @@ class Said:
     given: str
     trace: tuple[Piece, ...]
     answer: str
-    correct: bool
+    correct: bool | None
     notes: tuple[str, ...]
     pictures: tuple[Shown, ...]
 
@@ -85,16 +88,32 @@ class Example:
     said: tuple[Said, ...]
 
 
-def examples(run_dir: Path, label: str, section: Section, study: Study, convention: Convention = "abs_original") -> list[Example]:
-    """At most EXAMPLES of the questions that a section marks, evenly drawn."""
+def examples(run_dir: Path, name: str, section: Section, study: Study, convention: Convention = "abs_original") -> list[Example]:
+    """At most EXAMPLES of the questions that a section marks, evenly drawn. `name` is its evaluator's, with which its conditions begin."""
     clean = study.greedy()
     others: dict[str, list[Record]] = {}
     wanted = {i for i in section.marks if i in clean}
     for record in study.records:
-        if record.sample_id in wanted and record.condition.startswith(f"{label}/") and "error" not in record.detail:
+        if record.sample_id in wanted and record.condition.startswith(f"{name}/") and "error" not in record.detail:
             others.setdefault(record.sample_id, []).append(record)
     chosen = spread([i for i in dict.fromkeys(section.marks) if i in clean], EXAMPLES)
     return [_example(run_dir, clean[i], _telling(clean[i], others.get(i, [])), convention) for i in chosen]
+
+
+def across_runs(runs: Sequence[tuple[str, Path]], records: Sequence[Record], convention: Convention = "abs_original") -> Example:
+    """One question as several runs answered it, a record each in the runs' order."""
+    first = records[0]
+    shown = [_first_shown([run_dir for _, run_dir in runs], media_id, first, convention) for media_id in first.media_ids[:_PICTURES]]
+    kept = tuple(replace(picture, boxes=()) for picture in shown if picture is not None)
+    said = tuple(
+        replace(_said(run_dir, record, first, convention), condition=name) for (name, run_dir), record in zip(runs, records, strict=True)
+    )
+    return Example(first.sample_id, cut(first.question), _options(first), cut(first.gold), kept, len(first.media_ids) - len(kept), said)
+
+
+def _first_shown(run_dirs: Sequence[Path], media_id: str, record: Record, convention: Convention) -> Shown | None:
+    found = (_shown(run_dir, media_id, record, convention) for run_dir in run_dirs)
+    return next((shown for shown in found if shown is not None), None)
 
 
 def _telling(clean: Record, others: Sequence[Record]) -> list[Record]:
@@ -115,6 +134,8 @@ def _example(run_dir: Path, clean: Record, others: Sequence[Record], convention:
 
 
 def _said(run_dir: Path, record: Record, clean: Record, convention: Convention) -> Said:
+    if "judge" in record.detail and "reply" in record.detail:
+        return _opinion(record)
     trace = response.parse(record.prefill + record.completion).trace or ""
     notes = {
         "cut off": record.finish == "length",
@@ -124,7 +145,7 @@ def _said(run_dir: Path, record: Record, clean: Record, convention: Convention) 
     other = record.media_ids if record.media_ids != clean.media_ids else ()
     shown = [_shown(run_dir, media_id, record, convention) for media_id in other[:_PICTURES]]
     return Said(
-        condition="as asked" if record is clean else record.condition.replace("_", " "),
+        condition="as asked" if record is clean else _condition(record),
         asked=tuple(added(cut(record.question), cut(clean.question))) if record.question != clean.question else (),
         options=_options(record) if record.options != clean.options else (),
         given=cut(record.prefill),
@@ -134,6 +155,17 @@ def _said(run_dir: Path, record: Record, clean: Record, convention: Convention) 
         notes=tuple(note for note, applies in notes.items() if applies),
         pictures=tuple(picture for picture in shown if picture is not None),
     )
+
+
+def _opinion(record: Record) -> Said:
+    """What a judge replied about the answer; it is neither right nor wrong here."""
+    reply = (Piece(cut(str(record.detail["reply"]))),)
+    notes = (f"judge {cut(str(record.detail['judge']))}",)
+    return Said(_condition(record), (), (), "", reply, "", None, notes, ())
+
+
+def _condition(record: Record) -> str:
+    return record.condition.replace("_", " ")
 
 
 def _answer(record: Record) -> str:
@@ -150,6 +182,14 @@ def _options(record: Record) -> tuple[Option, ...]:
 
 def cut(text: str) -> str:
     return text if len(text) <= _LONGEST else f"{text[:_LONGEST]} ... ({len(text) - _LONGEST} more characters)"
+
+
+def evaluator_of(config: Mapping[str, object], label: str) -> str:
+    """The name of the evaluator that a config has under a label: what it uses, or the label itself."""
+    evaluators = config.get("evaluators")
+    entry = evaluators.get(label) if isinstance(evaluators, dict) else None
+    used = entry.get("use") if isinstance(entry, dict) else None
+    return used if isinstance(used, str) else label
 
 
 def convention_of(config: Mapping[str, object]) -> Convention:

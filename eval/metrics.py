@@ -183,6 +183,42 @@ def ratio_bootstrap(
     return Estimate(float(above.sum() / below.sum()), float(low), float(high), int((below != 0).sum()))
 
 
+def ratio_difference(
+    one: Sequence[tuple[float, float]],
+    other: Sequence[tuple[float, float]],
+    clusters: Sequence[Hashable],
+    level: float = 0.95,
+    resamples: int = 10_000,
+    seed: int = 0,
+) -> tuple[Estimate, float] | None:
+    """Ratio of `other` - ratio of `one` on the same items in the same order, each item (numerator, denominator) in both, and a two-sided p.
+
+    Drawn together, so that it is paired where both have the item: with denominators of 1 it is `paired_bootstrap` of the differences. p is
+    twice the smaller share of draws on one side of 0, never under 1 / resamples. `n` counts items in either. None where a ratio is not
+    defined; draws in which one is not are left out.
+    """
+    values = np.asarray([(*a, *b) for a, b in zip(one, other, strict=True)], dtype=np.float64).reshape(-1, 4)
+    if len(values) != len(clusters) or not np.isfinite(values).all():
+        raise ValueError(f"{len(values)} items and {len(clusters)} cluster labels: they must be as many, and all numbers finite")
+    total = values.sum(axis=0)
+    if not len(values) or total[1] == 0 or total[3] == 0:
+        return None
+    members = _members(clusters)
+    sums = np.stack([np.bincount(members, column) for column in values.T], axis=1)
+    rng = np.random.default_rng(seed)
+    found = []
+    chunk = max(1, _DRAWS_AT_ONCE // (4 * len(sums)))
+    for start in range(0, resamples, chunk):
+        drawn = sums[rng.integers(len(sums), size=(min(chunk, resamples - start), len(sums)))].sum(axis=1)
+        drawn = drawn[(drawn[:, 1] != 0) & (drawn[:, 3] != 0)]
+        found.append(drawn[:, 2] / drawn[:, 3] - drawn[:, 0] / drawn[:, 1])
+    differences = np.concatenate(found)
+    low, high = np.quantile(differences, [(1 - level) / 2, (1 + level) / 2])
+    p = min(1.0, max(2 * min(float((differences <= 0).mean()), float((differences >= 0).mean())), 1 / resamples))
+    n = int(((values[:, 1] != 0) | (values[:, 3] != 0)).sum())
+    return Estimate(float(total[2] / total[3] - total[0] / total[1]), float(low), float(high), n), p
+
+
 def statistic_bootstrap(
     statistic: Callable[[Sequence[int]], float | None],
     clusters: Sequence[Hashable],

@@ -16,7 +16,7 @@ from markupsafe import Markup
 from eval.charts import Chart, to_svg
 from eval.drawings import QUADRANTS
 from eval.evaluator import Figure, Section, Study, Table
-from eval.examples import Example, convention_of, cut, examples
+from eval.examples import Example, convention_of, cut, evaluator_of, examples
 from eval.marking import LEGEND
 from eval.run_files import Row, read_config
 from eval.runner import load_records
@@ -42,6 +42,10 @@ class Shown:
     charts: tuple[tuple[Chart, Markup], ...]
     examples: tuple[Example, ...]
 
+    @property
+    def legend(self) -> dict[str, str]:
+        return legend_of(self.examples)
+
 
 def write_eval_report(run_dir: Path, sections: Mapping[str, Section], not_run: Mapping[str, str] | None = None) -> Path:
     """Write report.html, report.md and figures.csv into `run_dir`, and return the page's path.
@@ -60,7 +64,14 @@ def write_eval_report(run_dir: Path, sections: Mapping[str, Section], not_run: M
     html = (
         environment()
         .get_template("evaluation.html")
-        .render(name=name, facts=facts, sections=shown, not_run=missing, gaps=gaps, config=config_text, legend=LEGEND)
+        .render(
+            name=name,
+            facts=facts,
+            sections=shown,
+            not_run=missing,
+            gaps=gaps,
+            config=config_text,
+        )
     )
     write_aside(run_dir / FIGURES, figures_csv(ran))
     write_aside(run_dir / MARKDOWN, _markdown(name, facts, ran, missing))
@@ -82,6 +93,13 @@ def environment() -> Environment:
     )
     made.globals.update(part_class=_part_class)
     return made
+
+
+def legend_of(cards: Sequence[Example]) -> dict[str, str]:
+    """What the marks mean that examples bear."""
+    pieces = [piece for card in cards for said in card.said for piece in (*said.trace, *said.asked)]
+    borne = {mark for piece in pieces for mark in piece.marks}
+    return {mark: words for mark, words in LEGEND.items() if mark in borne}
 
 
 def write_aside(path: Path, text: str) -> None:
@@ -110,7 +128,7 @@ def headline(config: Row, questions: int) -> list[tuple[str, str]]:
 
 def _shown(run_dir: Path, label: str, section: Section, study: Study, config: Row) -> Shown:
     charts = tuple((chart, Markup(to_svg(chart)) if chart.lines else Markup()) for chart in section.charts if chart.lines or chart.stacks)
-    cards = examples(run_dir, label, section, study, convention_of(config)) if section.marks else []
+    cards = examples(run_dir, evaluator_of(config, label), section, study, convention_of(config)) if section.marks else []
     return Shown(label, section.title, section.words, brief(section.words), untabled(section), section.tables, charts, tuple(cards))
 
 
