@@ -62,7 +62,7 @@ def write_comparison(out: Path, runs: Sequence[tuple[Path, Measured]]) -> Path:
             names=[run.name for run in measured],
             pairs=pairs,
             most=_ROWS,
-        questions=len(ids),
+            questions=len(ids),
             left_out=[(name, count) for name, count in left_out if count],
             not_run=missing,
             chart=chart,
