@@ -55,10 +55,27 @@ def unchanged(sample: Sample) -> Sample:
 def evaluate(rows: Sequence[Sample], conditions: Mapping[str, Condition], plan: Plan, ask: Ask, judge: str | None = None) -> list[Record]:
     """Ask every row under every condition and grade the answers; one Record per answer, in the order asked.
 
+    Answers that no rule can grade are graded by `judge`, asked in a second `ask` call. Raises RowError naming the row for a repeated
+    id, an unreadable medium, or a question left without an answer: no item is ever dropped. Raises UserError where a judge is missing.
+    """
+    shown, records = answers(rows, conditions, plan, ask, judge)
+    failures = [record for record in records if "error" in record.detail]
+    if failures:
+        first = failures[0]
+        more = f"; {len(failures)} of {len(records)} questions failed" if len(failures) > 1 else ""
+        where = f"condition '{first.condition}' ({first.mode} {first.index})"
+        raise RowError(first.sample_id, f"no answer in {where}: {first.detail['error']}{more}")
+    return graded_by(judge, shown, records, ask) if judge else records
+
+
+def answers(
+    rows: Sequence[Sample], conditions: Mapping[str, Condition], plan: Plan, ask: Ask, judge: str | None = None
+) -> tuple[list[Sample], list[Record]]:
+    """What was shown and the record of its answer, in the order asked; a failed answer is a record with detail["error"].
+
     All queries go to "policy" through one `ask` call, those about one sample as one condition shows it side by side, so that the asker can
     share their prompt. A draw's seed depends on the plan's seed, the row's id, the condition and the draw's index, not on what else is
-    asked. Answers that no rule can grade are graded by `judge`, asked in a second `ask` call. Raises RowError naming the row for a repeated
-    id, an unreadable medium, or a question left without an answer: no item is ever dropped. Raises UserError where a judge is missing.
+    asked. Rows that only a judge can grade are refused without one, and are not graded here. Raises RowError and UserError as `evaluate`.
     """
     refuse_unjudged(rows, judge)
     repeated = _first_repeated([row.id for row in rows])
@@ -66,14 +83,9 @@ def evaluate(rows: Sequence[Sample], conditions: Mapping[str, Condition], plan: 
         raise RowError(repeated, "another row has the same id; evaluation pairs answers by id, so give each row its own")
     asked = [item for row in rows for name, change in conditions.items() for item in _questions(row, name, change, plan)]
     replies = ask([_query(item, plan) for item in asked])
-    failures = [(item, reply.error) for item, reply in zip(asked, replies, strict=True) if reply.error is not None]
-    if failures:
-        item, error = failures[0]
-        more = f"; {len(failures)} of {len(asked)} questions failed" if len(failures) > 1 else ""
-        raise RowError(item.row_id, f"no answer in condition '{item.condition}' ({item.mode} {item.index}): {error}{more}")
     pairs = zip(asked, replies, strict=True)
     records = [graded_record(item.row_id, item.condition, item.shown, reply, item.mode, item.index) for item, reply in pairs]
-    return graded_by(judge, [item.shown for item in asked], records, ask) if judge else records
+    return [item.shown for item in asked], records
 
 
 def _first_repeated(ids: Sequence[str]) -> str | None:

@@ -6,6 +6,7 @@ import pytest
 import yaml
 
 from eval.benchmarks import BENCHMARKS
+from eval.making import make_evaluators
 from vlm_rl.config import SftConfig, TrainConfig
 from vlm_rl.config_eval import EvalConfig
 from vlm_rl.config_judge_eval import JudgeEvalConfig
@@ -26,8 +27,10 @@ def test_every_shipped_config_parses(path):
     if path.parent.name == "fragments":
         return
     keys = yaml.safe_load(path.read_text())
-    if "benchmark" in keys:
-        assert load(EvalConfig, path).benchmark.name in BENCHMARKS
+    if path.parent.name in ("eval", "stress"):
+        config = load(EvalConfig, path)
+        assert config.benchmark is None or config.benchmark.name in BENCHMARKS
+        make_evaluators(config.evaluators, config.benchmark and config.benchmark.name)
         return
     if path.parent.name == "judge":
         assert load(JudgeEvalConfig, path).judges

@@ -14,14 +14,23 @@ class Asker:
     """Callable: queries in, replies out, in order. `calls` counts calls of engines and judges by target.
 
     A question that cannot be rendered (an unreadable medium, a prompt too long) is answered by a Reply whose `error` says why. What a
-    judge is asked goes to it as it is, past `chat`.
+    judge is asked goes to it as it is, past `chat`; a policy behind an endpoint stands among the judges, and `chat` is None.
     """
 
     def __init__(
-        self, engines: Mapping[str, Engine], chat: Chat, progress: Progress | None = None, judges: Mapping[str, Judge] | None = None
+        self,
+        engines: Mapping[str, Engine],
+        chat: Chat | None,
+        progress: Progress | None = None,
+        judges: Mapping[str, Judge] | None = None,
     ):
-        self.engines, self.judges, self.chat, self.progress = engines, judges or {}, chat, progress
+        self.engines, self.judges, self._chat, self.progress = engines, judges or {}, chat, progress
         self.calls: dict[str, int] = dict.fromkeys((*engines, *self.judges), 0)
+
+    @property
+    def chat(self) -> Chat:
+        assert self._chat is not None, "engines here need a chat"
+        return self._chat
 
     def __call__(self, queries: Sequence[Query]) -> list[Reply]:
         replies: dict[int, Reply] = {}
@@ -36,7 +45,8 @@ class Asker:
         return [replies[i] for i in range(len(queries))]
 
     def _judge(self, target: str, queries: Mapping[int, Query]) -> dict[int, Reply]:
-        asked = {i: q for i, q in queries.items() if isinstance(q, Generate) and not q.prefill and not q.sample.prefill}
+        begins = target == "policy"  # behind an endpoint: whether that can begin a turn was tried before anything was asked
+        asked = {i: q for i, q in queries.items() if isinstance(q, Generate) and (begins or not (q.prefill or q.sample.prefill))}
         if len(asked) < len(queries):
             raise UserError(f"'{target}' is a judge, which answers whole prompts; ask it with Generate and without a prefill")
         self.calls[target] += 1
@@ -55,7 +65,7 @@ class Asker:
             if requests:
                 self.calls[target] += 1
                 written = self.engines[target].generate(requests, self.progress)
-                said = [Reply(c.text, c.logprobs, c.finish) for completions in written for c in completions]
+                said = [Reply(c.text, c.logprobs, c.finish, alternatives=c.alternatives) for completions in written for c in completions]
                 replies |= zip(ready, said, strict=True)
         return replies
 

@@ -4,7 +4,6 @@ What a question looks like as text (`render`) and how bytes become a picture (`d
 and handed in.
 """
 
-import re
 from collections.abc import Callable, Sequence
 from functools import cached_property
 from typing import Any
@@ -12,11 +11,11 @@ from typing import Any
 from vlm_rl.config import ModelConfig
 from vlm_rl.errors import RowError, UserError
 from vlm_rl.seeds import stable_hash
+from vlm_rl.turns import content_parts
 from vlm_rl.types import Outline, Prompt, Sample
 from vlm_rl.vision import SNIPPET, DecodeImage, DecodeVideo, VisualProcessor
 from vlm_rl.vision_cache import Vision
 
-MARK = re.compile(r"<(image|video)>")
 VISUAL_TOKENS = ("<|image_pad|>", "<|video_pad|>", "<|vision_start|>", "<|vision_end|>", "<|vision_pad|>")
 OPENING = "<think>"
 TYPE_OF = {"image": 1, "video": 2}
@@ -113,15 +112,7 @@ class Chat:
     def _content(self, sample: Sample) -> list[dict[str, str]]:
         text = self.render(sample)
         self._refuse_control_tokens(sample.id, text)
-        marks = MARK.findall(text)
-        kinds = [media.kind for media in sample.media]
-        if not marks:
-            return [{"type": kind} for kind in kinds] + [{"type": "text", "text": text}]
-        if marks != kinds:
-            raise RowError(sample.id, f"the question's marks {marks} do not match its media {kinds}")
-        pieces = MARK.split(text)
-        parts = [{"type": p} if i % 2 else {"type": "text", "text": p} for i, p in enumerate(pieces)]
-        return [part for part in parts if part.get("text") != ""]
+        return content_parts(sample, text)
 
     def _refuse_control_tokens(self, row: str, text: str) -> None:
         for token in self.control_tokens:

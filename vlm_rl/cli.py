@@ -16,7 +16,7 @@ from vlm_rl import __version__
 from vlm_rl.config import SftConfig, TrainConfig
 from vlm_rl.config_judge_eval import JudgeEvalConfig
 from vlm_rl.errors import UserError
-from vlm_rl.loading import load
+from vlm_rl.loading import load, load_eval
 
 INTERRUPTED = 130
 
@@ -62,6 +62,38 @@ def sft(config: ConfigPath, overrides: Overrides = None) -> None:
     from vlm_rl.cli_sft import sft as run
 
     run(checked)
+
+
+@app.command("eval")
+def evaluate(config: ConfigPath, overrides: Overrides = None) -> None:
+    """Measure a model: accuracy by the benchmark's own metric, and whatever evaluators the config names. Goes on where it was stopped.
+
+    The model is a directory, hub id or LoRA adapter directory, or an OpenAI-compatible endpoint: model=http://HOST:PORT/v1#NAME. Without
+    one it is the shipped small policy that fits the data.
+
+    Example: vlm-rl eval configs/eval/easy_vqa.yaml model=runs/quickstart/checkpoints/step_200 run_dir=runs/mine
+    """
+    checked = load_eval(config, overrides or [])
+    from vlm_rl.cli_eval import evaluate as run
+
+    run(checked, os.environ)
+
+
+@app.command()
+def stress(config: ConfigPath, overrides: Overrides = None) -> None:
+    """The same as eval, for configs that make questions harder: misleading captions and reasoning, corrupted pictures and videos.
+
+    Example: vlm-rl stress configs/stress/captions.yaml model=http://127.0.0.1:8000/v1#qwen
+    """
+    evaluate(config, overrides)
+
+
+@app.command()
+def regrade(run_dir: Annotated[Path, typer.Argument(help="the directory of an evaluation")]) -> None:
+    """Grade and measure the stored answers of an evaluation again, with no model, and write its report and summary."""
+    from vlm_rl import cli_eval
+
+    print("\n".join(cli_eval.regrade(run_dir)))
 
 
 @app.command()
@@ -218,8 +250,9 @@ def main() -> None:
         # typer has already turned a Ctrl-C inside a command into this exit status.
         if isinstance(error, SystemExit) and error.code != INTERRUPTED:
             raise
-        resumes = any(command in sys.argv[1:2] for command in ("train", "sft"))
-        screen.print("stopped" + ("; the same command goes on from the newest checkpoint" if resumes else ""), markup=False)
+        where = {"checkpoint": ("train", "sft"), "saved answers": ("eval", "stress")}
+        resumes = [what for what, commands in where.items() if sys.argv[1:2] and sys.argv[1] in commands]
+        screen.print("stopped" + (f"; the same command goes on from the newest {resumes[0]}" if resumes else ""), markup=False)
         sys.exit(INTERRUPTED)
 
 

@@ -62,7 +62,7 @@ def _stages(config: AnyConfig, source: Source, count: int, console: Console) -> 
 
     stages = [_timed("read rows", range(len(rows)), read, console)]
     write = render(config.data.template)
-    if config.model is None:
+    if config.model.path is None and config.model.scratch is None:
         raise UserError("the config names no model; write model=PATH")
     # An evaluation's config has what is needed of the others: a model and a template.
     chat = cli_parts.make_chat(cast(SftConfig, config), (write(sample) for sample in samples) if config.model.scratch else ())

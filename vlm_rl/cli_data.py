@@ -25,7 +25,7 @@ from vlm_rl.config import DataConfig, SftConfig, TrainConfig, project_path
 from vlm_rl.config_eval import EvalConfig
 from vlm_rl.config_judge_eval import JudgeEvalConfig
 from vlm_rl.console import Console
-from vlm_rl.loading import load, read_tree
+from vlm_rl.loading import load, load_eval, read_tree
 from vlm_rl.types import Backend, Sample
 
 AnyConfig = TrainConfig | SftConfig | EvalConfig | JudgeEvalConfig
@@ -41,21 +41,22 @@ class Source:
 
 
 def load_any(path: str, overrides: Sequence[str]) -> AnyConfig:
-    """A benchmark config (it has `benchmark:`), one of `vlm-rl train` (`rewards:`), of `vlm-rl sft` or of `vlm-rl judge` (no `train:`).
+    """A config of `vlm-rl train` (`rewards:`), `vlm-rl sft` (`train:` alone), `vlm-rl judge` (`judges:` and nothing to evaluate) or eval.
 
     Raises UserError.
     """
     keys = {*read_tree(project_path(path)), *(text.partition(".")[0] for text in overrides)}
-    if "benchmark" in keys:
-        return load(EvalConfig, path, overrides)
-    if "judges" in keys and not keys & {"rewards", "train"}:
-        return load(JudgeEvalConfig, path, overrides)
-    return load(TrainConfig if "rewards" in keys else SftConfig, path, overrides)
+    if keys & {"rewards", "train"}:
+        return load(TrainConfig if "rewards" in keys else SftConfig, path, overrides)
+    judges = "judges" in keys and not keys & {"benchmark", "evaluators"}
+    return load(JudgeEvalConfig, path, overrides) if judges else load_eval(path, overrides)
 
 
 def sources(config: AnyConfig) -> list[Source]:
     """The data sets of a config, opened."""
     if isinstance(config, EvalConfig):
+        if config.benchmark is None:
+            return [Source("data", config.data, load_rows(config.data))]
         return [Source(f"benchmark {config.benchmark.name}", config.data, benchmark_rows(config.data, config.benchmark))]
     if isinstance(config, JudgeEvalConfig):
         return [Source("data", config.data, load_rows(config.data))]
@@ -121,7 +122,8 @@ def views_of(text: str) -> dict[str, View]:
 
 def _backend(config: AnyConfig) -> Backend:
     """The decoder that the model will see videos through; any will do where there is no model yet."""
-    return "any" if isinstance(config, JudgeEvalConfig) or config.model is None else config.model.video_backend
+    nothing = isinstance(config, JudgeEvalConfig) or (config.model.path is None and config.model.scratch is None)
+    return "any" if nothing else config.model.video_backend
 
 
 def _drawn(view: View, draw: Draw) -> Callable[[Sample], Sample]:

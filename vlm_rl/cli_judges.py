@@ -38,16 +38,18 @@ def _make(name: str, settings: JudgeConfig, model: ModelConfig, environment: Map
         return make_local(name, settings, pictures)
     assert settings.url and settings.model
     limits = (settings.max_concurrency, settings.timeout_s, settings.retries)
-    endpoint = Endpoint(name, settings.url, settings.model, _key(name, settings, environment), *limits)
+    key = key_of(settings.api_key_env, f"judges.{name}.api_key_env", environment)
+    endpoint = Endpoint(name, settings.url, settings.model, key, *limits)
     cache_dir = Path(settings.cache_dir).expanduser() if settings.cache_dir is not None else None
     return OpenAIJudge(endpoint, pictures, cache_dir)
 
 
-def _key(name: str, settings: JudgeConfig, environment: Mapping[str, str]) -> str | None:
-    if settings.api_key_env is None:
+def key_of(variable: str | None, setting: str, environment: Mapping[str, str]) -> str | None:
+    """The key in the environment variable that `setting` of the config names, None where it names none. Raises UserError."""
+    if variable is None:
         return None
-    key = environment.get(settings.api_key_env, "").strip()
-    where = f"judges.{name}.api_key_env: the environment variable {settings.api_key_env}"
+    key = environment.get(variable, "").strip()
+    where = f"{setting}: the environment variable {variable}"
     if not key:
         raise UserError(f"{where} is not set or empty")
     if not key.isascii() or not key.isprintable():
@@ -61,6 +63,7 @@ class Pictures:
 
     most_pixels: int
     model: ModelConfig
+    frames: int = FRAMES
 
     def __call__(self, medium: Media, row: str) -> list[bytes]:
         return [_png(image) for image in self._images(medium, row)]
@@ -72,7 +75,7 @@ class Pictures:
             small = (max(1, int(image.width * scale)), max(1, int(image.height * scale)))
             return [image if scale >= 1 else image.resize(small)]
         rate = self.model.video_fps
-        budget = VideoBudget(rate, 2, FRAMES, 1, self.most_pixels, self.most_pixels * FRAMES, 2, self.model.video_backend)
+        budget = VideoBudget(rate, 2, self.frames, 1, self.most_pixels, self.most_pixels * self.frames, 2, self.model.video_backend)
         return [Image.fromarray(frame) for frame in decode_video(medium, budget, row, self.model.decode_timeout_s).frames]
 
 

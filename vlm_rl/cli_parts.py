@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from data import Rows, Subset, load_rows, own_test_split, seeded_order
 from data.media import decode_image, strip_png, thumbnail_png
@@ -19,9 +20,9 @@ from eval.summary import BLANK
 from vlm_rl import checkpoint, models
 from vlm_rl.asking import Asker
 from vlm_rl.chat import Chat
-from vlm_rl.config import DataConfig, EvalSection, RolloutConfig, SftConfig, TrainConfig
+from vlm_rl.config import DataConfig, EvalSection, ModelConfig, RolloutConfig, SftConfig, TrainConfig
 from vlm_rl.errors import RowError, UserError
-from vlm_rl.tracker import Tracker
+from vlm_rl.tracker import MediaFolder
 from vlm_rl.types import Media, Record, Sample
 
 HELD_OUT_SHARE = 0.1
@@ -95,8 +96,13 @@ def make_chat(config: TrainConfig | SftConfig, texts: Iterable[str] = (), checkp
     model = config.model
     if checkpoint_path is not None:
         model = model.model_copy(update={"path": str(checkpoint_path), "scratch": None})
+    return chat_of(config.model, config.data.template, models.load_processor(model, texts))
+
+
+def chat_of(model: ModelConfig, template: str, processor: Any = None) -> Chat:
+    """A chat with the processor at `model.path`, or another one."""
     pictures, clips = partial(decode_image, backend=model.video_backend), partial(decode_video, seconds=model.decode_timeout_s)
-    return Chat(models.load_processor(model, texts), config.model, render(config.data.template), pictures, clips)
+    return Chat(models.load_processor(model) if processor is None else processor, model, render(template), pictures, clips)
 
 
 def resume_point(run_dir: Path) -> tuple[Path | None, int]:
@@ -125,12 +131,12 @@ def shares(records: Sequence[Record]) -> dict[str, float]:
     }
 
 
-def keep_pictures(tracker: Tracker, samples: Iterable[Sample]) -> None:
+def keep_pictures(folder: MediaFolder, samples: Iterable[Sample]) -> None:
     """Thumbnails for the report; of a video a strip of frames."""
     for sample in samples:
         for media in sample.media:
-            if not tracker.has_media(media.id):
-                tracker.save_media(media.id, _small_png(media, sample.id))
+            if not folder.has_media(media.id):
+                folder.save_media(media.id, _small_png(media, sample.id))
 
 
 def _small_png(media: Media, row: str) -> bytes:

@@ -14,6 +14,22 @@ _REMOTE = frozenset({"url", "model", "api_key_env", "max_concurrency", "timeout_
 _LOCAL = frozenset({"path", "dtype", "device", "batch_size", "max_tokens"})
 
 
+def checked_address(url: str | None) -> str | None:
+    """An endpoint's address without what is put behind it, and without secrets. Raises ValueError."""
+    if url is None:
+        return None
+    try:
+        parts = urlsplit(url)
+        usable = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        usable = False
+    if not usable or not url.isascii() or not url.isprintable() or " " in url:
+        raise ValueError("write an address such as http://127.0.0.1:8000/v1")
+    if parts.username or parts.password or parts.query:
+        raise ValueError("an address has no user, password or query; name the variable that holds a key as api_key_env")
+    return url.rstrip("/").removesuffix("/chat/completions")
+
+
 class JudgeConfig(BaseModel):
     """One entry of `judges:`. Of kind openai a question is tried 1 + `retries` times, `timeout_s` seconds each, then it counts as unscored.
 
@@ -56,22 +72,7 @@ class JudgeConfig(BaseModel):
             raise ValueError(f"{', '.join(sorted(foreign))} is not for judges of kind {self.kind}")
         return self
 
-    @field_validator("url")
-    @classmethod
-    def _address(cls, url: str | None) -> str | None:
-        """Without what is put behind it, and without secrets."""
-        if url is None:
-            return None
-        try:
-            parts = urlsplit(url)
-            usable = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
-        except ValueError:
-            usable = False
-        if not usable or not url.isascii() or not url.isprintable() or " " in url:
-            raise ValueError("write an address such as http://127.0.0.1:8000/v1")
-        if parts.username or parts.password or parts.query:
-            raise ValueError("an address has no user, password or query; name the variable that holds a key as api_key_env")
-        return url.rstrip("/").removesuffix("/chat/completions")
+    _address = field_validator("url")(checked_address)
 
 
 def check_names(judges: dict[str, JudgeConfig]) -> dict[str, JudgeConfig]:

@@ -9,6 +9,7 @@ import time
 import unicodedata
 from collections import deque
 from collections.abc import Mapping
+from dataclasses import dataclass
 from types import TracebackType
 
 import rich.console
@@ -21,7 +22,20 @@ logger = logging.getLogger(__name__)
 QUIET_EVERY = 10
 RECENT_STEPS = 10
 LONGEST_FIELD = 2000
-SHOWN = {"reward": "reward/total", "accuracy": "reward/accuracy/raw"}
+
+
+@dataclass(frozen=True)
+class Work:
+    """What is being done: its name, the unit its progress is counted in, metrics shown beside the bar (label -> key)."""
+
+    name: str
+    unit: str
+    shown: Mapping[str, str]
+    quiet_every: int = QUIET_EVERY
+
+
+TRAINING = Work("training", "step", {"reward": "reward/total", "accuracy": "reward/accuracy/raw"})
+EVALUATING = Work("evaluating", "questions", {"accuracy": "accuracy"}, quiet_every=1)
 
 
 class Console:
@@ -30,14 +44,22 @@ class Console:
     `quiet` None means: quiet unless `output` (standard output by default) is a terminal. An earlier process made `start_step` steps.
     """
 
-    def __init__(self, total_steps: int, quiet: bool | None = None, start_step: int = 0, output: rich.console.Console | None = None):
+    def __init__(
+        self,
+        total_steps: int,
+        quiet: bool | None = None,
+        start_step: int = 0,
+        output: rich.console.Console | None = None,
+        work: Work = TRAINING,
+    ):
         self._output = output or rich.console.Console()
         if isinstance(self._output.file, io.TextIOWrapper):
             # A character the terminal's encoding lacks (rich adds some of its own) must not end a run.
             self._output.file.reconfigure(errors="replace")
         self._quiet = not self._output.is_terminal if quiet is None else quiet
         self._total, self._start_step, self._started = total_steps, start_step, time.monotonic()
-        self._recent: dict[str, deque[float]] = {name: deque(maxlen=RECENT_STEPS) for name in SHOWN}
+        self._work = work
+        self._recent: dict[str, deque[float]] = {name: deque(maxlen=RECENT_STEPS) for name in work.shown}
         self._progress = Progress(
             TextColumn("{task.description}", markup=False),
             BarColumn(bar_width=24),
@@ -51,7 +73,7 @@ class Console:
             speed_estimate_period=3600,
             disable=self._quiet,
         )
-        self._training = self._progress.add_task("training", total=total_steps, completed=start_step, numbers="", visible=total_steps > 0)
+        self._main = self._progress.add_task(work.name, total=total_steps, completed=start_step, numbers="", visible=total_steps > 0)
         self._phases: dict[str, TaskID] = {}
 
     def __enter__(self) -> "Console":
@@ -63,14 +85,14 @@ class Console:
         self._progress.stop()
 
     def step(self, n: int, metrics: Mapping[str, float]) -> None:
-        """Step `n` (counted from 1) is done. Shows `reward/total` and `reward/accuracy/raw` of the metrics, averaged over recent steps."""
-        for name, key in SHOWN.items():
+        """Step `n` (counted from 1) is done. Shows what the work's `shown` names of the metrics, averaged over recent steps."""
+        for name, key in self._work.shown.items():
             if key in metrics:
                 self._recent[name].append(float(metrics[key]))
         numbers = "  ".join(f"{name} {sum(values) / len(values):.3f}" for name, values in self._recent.items() if values)
-        self._progress.update(self._training, completed=n, numbers=numbers)
-        if self._quiet and (n % QUIET_EVERY == 0 or n == self._total):
-            logger.info("step %d/%d  %s  %s left", n, self._total, numbers, self._time_left(n))
+        self._progress.update(self._main, completed=n, numbers=numbers)
+        if self._quiet and (n % self._work.quiet_every == 0 or n == self._total):
+            logger.info("%s %d/%d  %s  %s left", self._work.unit, n, self._total, numbers, self._time_left(n))
 
     def sample(self, title: str, fields: Mapping[str, str]) -> None:
         """Show one rollout: `fields` by name, as plain text whatever they contain. Nothing when quiet."""

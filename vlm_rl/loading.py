@@ -9,6 +9,7 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from vlm_rl.config import project_path
+from vlm_rl.config_eval import EvalConfig, spelled_out
 from vlm_rl.errors import UserError
 
 ConfigT = TypeVar("ConfigT", bound=BaseModel)
@@ -23,6 +24,19 @@ def load(schema: type[ConfigT], path: str | Path, overrides: Sequence[str] = ())
         return schema.model_validate(tree)
     except ValidationError as error:
         raise UserError(_explain(schema, error, str(path), overrides)) from None
+
+
+def load_eval(path: str, overrides: Sequence[str]) -> EvalConfig:
+    """The config of an evaluation; `model=PATH` may stand beside `model.KEY=VALUE`. Raises UserError."""
+    spelled = [item for text in overrides for item in _spelled(text)]
+    return load(EvalConfig, path, spelled)
+
+
+def _spelled(override: str) -> list[str]:
+    key, _, value = override.partition("=")
+    if key != "model" or value.startswith("{") or not value:
+        return [override]
+    return [f"model.{name}={text}" for name, text in spelled_out(value).items()]
 
 
 def read_tree(path: Path, seen: tuple[Path, ...] = ()) -> dict[str, Any]:

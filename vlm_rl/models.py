@@ -10,7 +10,7 @@ import torch
 import transformers
 from torch import nn
 
-from vlm_rl import small
+from vlm_rl import adapters, small
 from vlm_rl.chat import Chat
 from vlm_rl.config import ModelConfig, project_path
 from vlm_rl.errors import UserError
@@ -31,6 +31,8 @@ def load_processor(config: ModelConfig, texts: Iterable[str] = ()) -> Any:
     if config.scratch:
         return small.make_processor(config.scratch, small.train_tokenizer(texts, config.scratch.vocab_size))
     source = _source(config)
+    if adapters.is_adapter(source) and not any(Path(source).glob("*processor_config.json")):
+        source = _base(source)
     try:
         return transformers.AutoProcessor.from_pretrained(source)
     except (OSError, ValueError) as error:
@@ -43,7 +45,8 @@ def load_model(config: ModelConfig, chat: Chat, path: str | Path | None = None, 
     if config.scratch and path is None:
         model = small.make_model(config.scratch, chat.tokenizer, seed).to(dtype)
     else:
-        source = path or _source(config)
+        given = path or _source(config)
+        source = _base(given) if adapters.is_adapter(given) else given
         try:
             loaded: Any = transformers.AutoModelForImageTextToText.from_pretrained(source, dtype=dtype, output_loading_info=True)
         except (OSError, ValueError) as error:
@@ -53,6 +56,8 @@ def load_model(config: ModelConfig, chat: Chat, path: str | Path | None = None, 
             raise UserError(
                 f"the weights at {source} are not whole: {len(absent)} tensors are missing or of another shape, such as {absent[0]}"
             )
+        if source != given:
+            model = adapters.merged(model, given, "model.path")
     saved = getattr(model.config, FINGERPRINT, None)
     if saved not in (None, chat.fingerprint):
         raise UserError(
@@ -67,6 +72,10 @@ def save_model(directory: Path, model: Any, chat: Chat) -> None:
     setattr(model.config, FINGERPRINT, chat.fingerprint)
     model.save_pretrained(directory)
     chat.processor.save_pretrained(directory)
+
+
+def _base(adapter: str | Path) -> str:
+    return source_of(adapters.base_of(adapter, "model.path"), f"{adapter}/{adapters.SETTINGS}: base_model_name_or_path")
 
 
 def _source(config: ModelConfig) -> str:

@@ -35,10 +35,24 @@ FREE = (
     "model.processor_cache_mb",
     "model.processor_cache_dir",
     "model.decode_timeout_s",
+    "chunk",
+    "failure_limit",
+    *(f"model.{key}" for key in ("api_key_env", "max_concurrency", "timeout_s", "retries")),
     *(f"judges.*.{key}" for key in ("url", "api_key_env", "max_concurrency", "timeout_s", "retries", "cache_dir")),
 )
 LIBRARIES = ("torch", "transformers", "vlm-rl")
-WRITTEN = ("eval", "media", "tensorboard", "metrics.jsonl", "rollouts.jsonl", "summary.json", "report.html", "wandb_id")
+WRITTEN = (
+    "eval",
+    "media",
+    "tensorboard",
+    "metrics.jsonl",
+    "rollouts.jsonl",
+    "summary.json",
+    "report.html",
+    "wandb_id",
+    "rows.jsonl",
+    "records.jsonl",
+)
 NO_LOCKS_HERE = (errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS)
 
 
@@ -112,7 +126,8 @@ def _is_free(key: str) -> bool:
 
 def _is_begun(run_dir: Path) -> bool:
     """Whether there is something to go on from, or a result to lose."""
-    return any((run_dir / "checkpoints").glob("step_*")) or is_finished(run_dir)
+    answered = run_dir / "progress.jsonl"
+    return any((run_dir / "checkpoints").glob("step_*")) or (answered.exists() and answered.stat().st_size > 0) or is_finished(run_dir)
 
 
 def _clear(run_dir: Path) -> None:

@@ -25,14 +25,40 @@ class Sink(Protocol):
     def close(self) -> None: ...
 
 
-class Tracker:
+class MediaFolder:
+    """Pictures of a run directory for its reports, by content hash."""
+
+    def __init__(self, run_dir: Path):
+        self._run_dir = run_dir
+
+    def has_media(self, media_id: str) -> bool:
+        """Whether media/ID.png is kept already, so that it need not be made again."""
+        return (self._run_dir / "media" / f"{media_id}.png").exists()
+
+    def save_media(self, media_id: str, png: bytes) -> Path:
+        """Keep a picture as media/ID.png, once. Returns its path. `media_id` is a content hash: letters and digits only."""
+        if not (media_id.isascii() and media_id.isalnum()):
+            raise ValueError(f"{media_id!r} is no media id")
+        path = self._run_dir / "media" / f"{media_id}.png"
+        if not path.exists():
+            partial = path.with_suffix(".tmp")
+            try:
+                path.parent.mkdir(exist_ok=True)
+                partial.write_bytes(png)
+                partial.replace(path)
+            except OSError as error:
+                raise _cannot_write(path, error) from error
+        return path
+
+
+class Tracker(MediaFolder):
     """Writes what happens at each step of the run in `run_dir`, going on after `start_step` steps (0: from the beginning).
 
     Lines of later steps, and a last line cut off by a kill, are removed first. `tensorboard` and `wandb` raise UserError if not installed.
     """
 
     def __init__(self, run_dir: Path, tensorboard: bool, wandb: bool, start_step: int):
-        self._run_dir = run_dir
+        super().__init__(run_dir)
         run_dir.mkdir(parents=True, exist_ok=True)
         self._metrics = StepFile(run_dir / "metrics.jsonl", start_step)
         self._rollouts = StepFile(run_dir / "rollouts.jsonl", start_step)
@@ -63,25 +89,6 @@ class Tracker:
         """Write one line per row, `step` first. Scalars of numpy and torch become numbers, non-finite numbers their names as text."""
         if step > self._rollouts.kept_step:
             self._rollouts.write([{"step": step} | {str(k): _plain(v) for k, v in row.items() if k != "step"} for row in rows])
-
-    def has_media(self, media_id: str) -> bool:
-        """Whether media/ID.png is kept already, so that it need not be made again."""
-        return (self._run_dir / "media" / f"{media_id}.png").exists()
-
-    def save_media(self, media_id: str, png: bytes) -> Path:
-        """Keep a picture as media/ID.png, once. Returns its path. `media_id` is a content hash: letters and digits only."""
-        if not (media_id.isascii() and media_id.isalnum()):
-            raise ValueError(f"{media_id!r} is no media id")
-        path = self._run_dir / "media" / f"{media_id}.png"
-        if not path.exists():
-            partial = path.with_suffix(".tmp")
-            try:
-                path.parent.mkdir(exist_ok=True)
-                partial.write_bytes(png)
-                partial.replace(path)
-            except OSError as error:
-                raise _cannot_write(path, error) from error
-        return path
 
     def close(self) -> None:
         """Close files and sinks; a second call does nothing."""

@@ -87,11 +87,15 @@ class Segment:
 
 @dataclass(frozen=True)
 class Completion:
-    """What an engine wrote after a prompt. `text` excludes the prefill and special tokens; finish "length" means cut off."""
+    """What an engine wrote after a prompt. `text` excludes the prefill and special tokens; finish "length" means cut off.
+
+    `alternatives` are the log-probs of the likeliest first tokens by their text, where the sampling asked for them.
+    """
 
     text: str
     segments: tuple[Segment, ...]
     finish: Literal["stop", "length"] = "stop"
+    alternatives: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def token_ids(self) -> tuple[int, ...]:

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from transformers import DynamicCache
@@ -92,6 +93,8 @@ class HFEngine:
         draw = Draw(rows, self.policy.device)
         active = list(range(len(rows)))
         for step in range(max(row.limit for row in rows)):
+            if step == 0:
+                self._keep_alternatives(rows, logits)
             ids, logprobs = draw(logits, step, self.policy.banned_V)
             self._append([rows[i] for i in active], ids.tolist(), logprobs.tolist())
             keep = [k for k, i in enumerate(active) if not rows[i].done]
@@ -147,8 +150,19 @@ class HFEngine:
             elif len(row.ids) >= row.limit:
                 row.finish = "length"
 
+    def _keep_alternatives(self, rows: list["Row"], logits: Tensor) -> None:
+        """Log-probs at temperature 1 of the likeliest first tokens, for the rows that want them; tokens of one text count together."""
+        for i, row in enumerate(rows):
+            if row.request.sampling.alternatives:
+                logprobs_V = logits[i].float().masked_fill(self.policy.banned_V, float("-inf")).log_softmax(-1)
+                told, ids = logprobs_V.topk(min(row.request.sampling.alternatives, len(logprobs_V)))
+                for logprob, id_ in zip(told.tolist(), ids.tolist(), strict=True):
+                    text = self.chat.tokenizer.decode([id_])
+                    row.alternatives[text] = float(np.logaddexp(row.alternatives.get(text, -np.inf), logprob))
+
     def _completion(self, row: "Row") -> Completion:
-        return Completion(self.chat.text_of(row.ids), (Segment(tuple(row.ids), tuple(row.logprobs)),), row.finish or "length")
+        segments = (Segment(tuple(row.ids), tuple(row.logprobs)),)
+        return Completion(self.chat.text_of(row.ids), segments, row.finish or "length", row.alternatives)
 
 
 @dataclass
@@ -160,6 +174,7 @@ class Row:
     ids: list[int] = field(default_factory=list)
     logprobs: list[float] = field(default_factory=list)
     finish: Any = None
+    alternatives: dict[str, float] = field(default_factory=dict)
 
     @property
     def limit(self) -> int:

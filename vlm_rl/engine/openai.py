@@ -54,23 +54,26 @@ class OpenAIJudge:
         self.endpoint, self.pictures = endpoint, pictures
         self.connection, self.cache = Connection(endpoint), ReplyCache(cache_dir)
         self.hits = self.failures = 0
+        self.who, self.where, self.model_key = f"judge '{endpoint.name}'", f"judges.{endpoint.name}", f"judges.{endpoint.name}.model"
         self._refused: set[str] = set()
         self._urls: OrderedDict[str, list[str]] = OrderedDict()
         self._decoding = threading.Lock()
 
     def probe(self) -> None:
         """Raises UserError, naming the judge and what to mend, unless the endpoint answers and has the model."""
-        try:
-            names = self.connection.request("GET", "/models", None, _model_names)
-        except Unanswered as error:
-            if error.status not in _ABSENT:  # a list of models is not offered everywhere
-                raise UserError(self._unreachable(error)) from None
-            names = []
+        names = self.served()
         if names and self.endpoint.model not in names:
             known = ", ".join(names[:20])
-            raise UserError(
-                f"judges.{self.endpoint.name}.model: {self.endpoint.url} has no model '{self.endpoint.model}', but it has: {known}"
-            )
+            raise UserError(f"{self.model_key}: {self.endpoint.url} has no model '{self.endpoint.model}', but it has: {known}")
+
+    def served(self) -> list[str]:
+        """The models that the endpoint says it has, [] where it offers no list. Raises UserError as `probe`."""
+        try:
+            return self.connection.request("GET", "/models", None, _model_names)
+        except Unanswered as error:
+            if error.status not in _ABSENT:  # a list of models is not offered everywhere
+                raise UserError(self.unreachable(error)) from None
+            return []
 
     def answer(self, queries: Sequence[Generate], progress: Progress | None = None) -> list[Reply]:
         """One reply per query, in order. Equal questions are asked once, at most `max_concurrency` at a time.
@@ -125,19 +128,19 @@ class OpenAIJudge:
         failed = [reply for reply in replies if reply.error is not None]
         self.failures += len(failed)
         if failed:
-            logger.warning("judge '%s': %d of %d questions unanswered: %s", self.endpoint.name, len(failed), len(replies), failed[0].error)
+            logger.warning("%s: %d of %d questions unanswered: %s", self.who, len(failed), len(replies), failed[0].error)
 
     def _ask(self, query: Generate, outage: _Outage) -> Reply:
         if outage.in_a_row >= max(LEAST_IN_A_ROW, self.endpoint.max_concurrency):
             return Reply(error=f"given up after {outage.in_a_row} questions in a row without an answer; the last: {outage.reason}")
         try:
-            body = self._body(query)
+            body = self.body(query)
         except RowError as error:
             return Reply(error=error.reason)
         except OSError as error:  # a medium's file has gone
             return Reply(error=f"{error.filename}: {error.strerror}")
         try:
-            reply = self._sent(body)
+            reply = self.sent(body)
         except Unanswered as error:
             outage.in_a_row = outage.in_a_row + 1 if error.again else 0
             outage.reason = str(error)
@@ -145,17 +148,17 @@ class OpenAIJudge:
         outage.in_a_row = 0
         return reply
 
-    def _sent(self, body: dict[str, Any]) -> Reply:
+    def sent(self, body: dict[str, Any]) -> Reply:
         """The reply to a request; parameters that the server says it does not take are left out, then and from then on."""
         for _ in range(len(_REFUSABLE) + 1):
             sent = self._accepted(body)
             try:
-                return self.connection.request("POST", "/chat/completions", sent, _read_reply)
+                return self.connection.request("POST", "/chat/completions", sent, read_reply)
             except Unanswered as error:
                 refused = _refusal(error, sent)
                 if refused is None:
                     raise
-                logger.info("judge '%s' does not take %s: %s", self.endpoint.name, refused, error)
+                logger.info("%s does not take %s: %s", self.who, refused, error)
                 self._refused.add(refused)
         raise AssertionError("every refusable parameter is refused once")
 
@@ -163,16 +166,35 @@ class OpenAIJudge:
         named = {(_REFUSABLE[name] if name in self._refused else name): value for name, value in body.items()}
         return {name: value for name, value in named.items() if name is not None}
 
-    def _body(self, query: Generate) -> dict[str, Any]:
+    def messages(self, query: Generate) -> list[dict[str, Any]]:
+        """The chat that asks `query`. Raises RowError."""
+        pictures = [part for medium in query.sample.media for part in self.shown(medium, query.sample.id)]
+        text = self.text(query.sample.question)
+        return [{"role": "user", "content": [*pictures, text] if pictures else text["text"]}]
+
+    def shown(self, medium: Media, row: str) -> list[dict[str, Any]]:
+        """A medium as parts of a message. Raises RowError."""
+        return [{"type": "image_url", "image_url": {"url": url}} for url in self._data_urls(medium, row)]
+
+    def text(self, text: str) -> dict[str, Any]:
+        return {"type": "text", "text": text.encode("utf-8", "replace").decode()}  # half a surrogate pair cannot be sent
+
+    def settings(self, query: Generate) -> dict[str, Any]:
+        """What else a request for `query` says."""
+        return {}
+
+    def content(self, query: Generate) -> Sequence[str]:
+        """The texts by which equal questions are known."""
+        return (query.sample.question,)
+
+    def body(self, query: Generate) -> dict[str, Any]:
         sampling = query.sampling
-        text = query.sample.question.encode("utf-8", "replace").decode()  # half a surrogate pair cannot be sent
-        urls = [url for medium in query.sample.media for url in self._data_urls(medium, query.sample.id)]
-        pictures = [{"type": "image_url", "image_url": {"url": url}} for url in urls]
         body: dict[str, Any] = {
             "model": self.endpoint.model,
-            "messages": [{"role": "user", "content": [*pictures, {"type": "text", "text": text}] if pictures else text}],
+            "messages": self.messages(query),
             "max_tokens": sampling.max_new_tokens,
             "temperature": sampling.temperature,
+            **self.settings(query),
         }
         if sampling.temperature > 0:
             body["seed"] = query.seed
@@ -200,15 +222,14 @@ class OpenAIJudge:
             media = [medium.id for medium in query.sample.media]
         except OSError as error:  # asking says what is wrong
             media = [repr(error)]
-        content = [self.endpoint.url, self.endpoint.model, query.sample.question, media, limits]
+        content = [self.endpoint.url, self.endpoint.model, *self.content(query), media, limits]
         return hashlib.sha256(json.dumps(content).encode()).hexdigest()
 
-    def _unreachable(self, error: Unanswered) -> str:
-        name = self.endpoint.name
-        mend = f"start it, or mend judges.{name}.url"
+    def unreachable(self, error: Unanswered) -> str:
+        mend = f"start it, or mend {self.where}.url"
         if error.status in (401, 403):
-            mend = f"name the environment variable that holds its key as judges.{name}.api_key_env, and set it"
-        return f"judge '{name}' at {self.endpoint.url} does not answer: {error}; {mend}"
+            mend = f"name the environment variable that holds its key as {self.where}.api_key_env, and set it"
+        return f"{self.who} at {self.endpoint.url} does not answer: {error}; {mend}"
 
 
 def _refusal(error: Unanswered, sent: Mapping[str, Any]) -> str | None:
@@ -222,7 +243,7 @@ def _model_names(tree: Any) -> list[str]:
     return [str(entry["id"]) for entry in entries if isinstance(entry, dict) and "id" in entry] if isinstance(entries, list) else []
 
 
-def _read_reply(tree: Any) -> Reply:
+def read_reply(tree: Any) -> Reply:
     """Raises Unanswered for JSON that is no chat completion with text."""
     try:
         choice = tree["choices"][0]
