@@ -21,6 +21,7 @@ from vlm_rl import cli_parts
 from vlm_rl.chat import Chat
 from vlm_rl.cli_data import AnyConfig, Source, sources
 from vlm_rl.config import SftConfig
+from vlm_rl.config_judge_eval import JudgeEvalConfig
 from vlm_rl.console import Console
 from vlm_rl.errors import RowError, UserError
 from vlm_rl.types import Media, Sample
@@ -62,7 +63,7 @@ def _stages(config: AnyConfig, source: Source, count: int, console: Console) -> 
 
     stages = [_timed("read rows", range(len(rows)), read, console)]
     write = render(config.data.template)
-    if config.model.path is None and config.model.scratch is None:
+    if isinstance(config, JudgeEvalConfig) or (config.model.path is None and config.model.scratch is None):
         raise UserError("the config names no model; write model=PATH")
     # An evaluation's config has what is needed of the others: a model and a template.
     chat = cli_parts.make_chat(cast(SftConfig, config), (write(sample) for sample in samples) if config.model.scratch else ())

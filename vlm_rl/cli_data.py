@@ -122,8 +122,9 @@ def views_of(text: str) -> dict[str, View]:
 
 def _backend(config: AnyConfig) -> Backend:
     """The decoder that the model will see videos through; any will do where there is no model yet."""
-    nothing = isinstance(config, JudgeEvalConfig) or (config.model.path is None and config.model.scratch is None)
-    return "any" if nothing else config.model.video_backend
+    if isinstance(config, JudgeEvalConfig) or (config.model.path is None and config.model.scratch is None):
+        return "any"
+    return config.model.video_backend
 
 
 def _drawn(view: View, draw: Draw) -> Callable[[Sample], Sample]:
