@@ -10,7 +10,7 @@ from typing import Any
 
 from rewards.hybrid import calibrated, read_number
 from rewards.judge_call import JudgeCall, question_of, why_unread
-from rewards.judge_rows import reasoning
+from rewards.judge_rows import EMPTY, reasoning
 from rewards.judging import content_free, read_choice, read_score, yes_probability
 from rewards.response import parse
 from vlm_rl.config_judge_eval import AskConfig
@@ -70,7 +70,8 @@ class Asking:
         sample, ask = shown.sample, self.settings
         if self.kind == "reward_model":
             media = sample.media if ask.media else ()
-            return Generate(self.judge, Sample(sample.id, question_of(sample), "", media=media, response=sample.response), Sampling(1, 0.0))
+            said = reasoning(sample) or EMPTY
+            return Generate(self.judge, Sample(sample.id, question_of(sample), "", media=media, response=said), Sampling(1, 0.0))
         fields = {"question": question_of(sample), "trace": reasoning(sample), "response": _whole(sample)}
         more = {"criteria": ask.criteria or None, "principle": ask.principle}
         return self._call.query(sample, ask.prompt, ALTERNATIVES if ask.principle else 0, **fields, **more)

@@ -18,12 +18,13 @@ from vlm_rl.types import Sample
 
 logger = logging.getLogger(__name__)
 TENTHS = 10
+EMPTY = "."  # stands for no reasoning at all where a reward model must be given a response
 
 
 class Lessons(LazyRows):
-    """The rows as lessons, made when they are asked for."""
+    """The rows as lessons, made when they are asked for; without a prompt those of a reward model."""
 
-    def __init__(self, rows: Rows, prompt: str, score: str):
+    def __init__(self, rows: Rows, prompt: str | None, score: str):
         self.rows, self.prompt, self.score = rows, prompt, score
 
     def __len__(self) -> int:
@@ -33,9 +34,15 @@ class Lessons(LazyRows):
         return lesson(self.rows[index], self.prompt, self.score)
 
 
-def lesson(sample: Sample, prompt: str, score: str) -> Sample:
-    """What the judge reads as the question, what it should write as the response, the score itself in meta["score"]. Raises RowError."""
+def lesson(sample: Sample, prompt: str | None, score: str) -> Sample:
+    """What the judge reads as the question, what it should write as the response, the score itself in meta["score"]. Raises RowError.
+
+    A reward model writes nothing: its question is the row's, its response the reasoning that it scores.
+    """
     value = score_of(sample, score)
+    if prompt is None:
+        meta = {"score": value}
+        return Sample(sample.id, question_of(sample), f"{value}", "number", (), sample.media, reasoning(sample) or EMPTY, meta)
     text = render(prompt, question=question_of(sample), trace=reasoning(sample))
     written = f"{bucket(value) / TENTHS:.1f}"
     return Sample(sample.id, text, written, "number", (), sample.media, f"<score>{written}</score>", {"score": value})

@@ -1,10 +1,14 @@
 """A judge is trained, and reads afterwards exactly what it was trained on."""
 
 import json
+import math
+import shutil
 from pathlib import Path
 
 import pytest
+import torch
 from runs_small import write_model
+from safetensors.torch import load_file
 
 from data.graded_scenes import graded
 from data.media import decode_image
@@ -20,8 +24,10 @@ from vlm_rl.config_judge_eval import JudgeEvalConfig
 from vlm_rl.config_judges import JudgeConfig
 from vlm_rl.engine.hf_judge import make_local
 from vlm_rl.loading import load
-from vlm_rl.models import load_processor
+from vlm_rl.models import load_model, load_processor, save_model
+from vlm_rl.policy import Policy
 from vlm_rl.types import Generate, Sample, Sampling
+from vlm_rl.value_sft import Valued, answered
 
 
 def test_a_trained_judge_is_asked_in_the_tokens_it_was_trained_on():
@@ -34,6 +40,48 @@ def test_a_trained_judge_is_asked_in_the_tokens_it_was_trained_on():
         [asked] = local.encode(Generate("tidy", Sample(row.id, row.question, "", media=row.media), Sampling(8, 0.0)))
         assert asked["input_ids"][0].tolist() == list(trained.expanded_ids)
         assert bool((asked["pixel_values"] == trained.vision[0].tensors["pixel_values"]).all())
+
+
+def test_a_reward_model_scores_what_its_training_scored(tmp_path):
+    settings = ModelConfig(path="data/policies/scenes")
+    chat = Chat(load_processor(settings), settings, render("plain"), decode_image)
+    policy = Policy(load_model(settings, chat, None, 0), chat.visual_ids)
+    valued = Valued(policy, None)
+    torch.manual_seed(0)
+    torch.nn.init.normal_(valued.head.weight, std=0.3)
+    save_model(tmp_path, policy.model, chat)
+    valued.save_head(tmp_path)
+    rows = [lesson(graded(make(world, "test", 0, i)), None, "score") for world in ("pictures", "charts") for i in range(3)]
+    items = answered(chat, rows)
+    here = valued.scores(items, 400)
+    plain = Valued(Policy(policy.model, chat.visual_ids, "plain"), tmp_path).scores(items, 4000)
+    assert plain == pytest.approx(here, abs=1e-5) and max(here) - min(here) > 0.01
+    local = make_local("tidy", JudgeConfig(kind="reward_model", path=str(tmp_path), device="cpu"), Pictures(1280 * 28 * 28, settings))
+    replies = local.answer([Generate("tidy", row, Sampling(1, 0.0)) for row in rows])
+    assert [1 / (1 + math.exp(-float(reply.text))) for reply in replies] == pytest.approx(here, abs=1e-4)
+
+
+def test_a_whole_training_of_a_value_head_learns_and_resumes(tmp_path):
+    write_model(tmp_path / "model")
+    rows = {"name": "jsonl", "path": str(tmp_path / "rows.jsonl")}
+    said = {1.0: "I see teal.", 0.0: "what what what"}
+    lines = [{"id": f"{i}", "question": f"{i}?", "response": said[float(i % 2)], "score": float(i % 2)} for i in range(20)]
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    tree = {"run_dir": str(tmp_path / "run"), "model": {"path": str(tmp_path / "model")}, "data": rows, "judge": {"form": "value"}}
+    tree |= {"train": {"steps": 12, "batch_size": 8}, "tracker": {"tensorboard": False}, "eval": {"questions": 4, "every": 6}}
+    tree |= {"optim": {"learning_rate": 0.003}, "checkpoint": {"every": 6, "keep": 2}}
+    run = sft(SftConfig.model_validate(tree))
+    summary = json.loads((run / "summary.json").read_text())
+    steps = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    assert steps[0]["loss/total"] == pytest.approx(math.log(2)) and steps[-1]["loss/total"] < 0.4
+    assert summary["eval/mae"] < 0.35 and steps[5]["eval/mae"] > 0
+    head = load_file(run / "checkpoints" / "step_12" / "value_head.safetensors")
+    assert set(head) == {"v_head.summary.weight", "v_head.summary.bias"}
+    shutil.rmtree(run / "checkpoints" / "step_12")
+    (run / "summary.json").unlink()
+    sft(SftConfig.model_validate(tree))
+    again = load_file(run / "checkpoints" / "step_12" / "value_head.safetensors")
+    assert all(torch.equal(head[name], again[name]) for name in head)
 
 
 def test_a_whole_training_and_its_judge_measured(tmp_path):
@@ -57,8 +105,8 @@ def test_a_whole_training_and_its_judge_measured(tmp_path):
 
 
 def test_phases_are_not_for_judges(tmp_path: Path):
-    shipped = load(SftConfig, "configs/lab/thinking_rm.yaml")
-    assert shipped.judge is not None and shipped.judge.prompt == "trained"
+    shipped = load(SftConfig, "configs/lab/thinking_rm_text.yaml")
+    assert shipped.judge is not None and (shipped.judge.form, shipped.judge.prompt) == ("text", "trained")
     phase = {"steps": 1, "data": {"name": "graded_scenes"}}
     with pytest.raises(ValueError, match="phases are not for the training of a judge"):
         SftConfig.model_validate(shipped.model_dump() | {"phases": [phase]})

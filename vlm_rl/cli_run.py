@@ -218,6 +218,9 @@ class Run(ABC):
     def last_checkpoint(self) -> Path:
         return self.checkpoints / f"step_{self.config.train.steps}"
 
+    def write_model(self, directory: Path) -> None:
+        models.save_model(directory, self.policy.model, self.chat)
+
     def save(self, step: int) -> None:
         """A checkpoint every so many steps and after the last."""
         settings = self.config.checkpoint
@@ -226,7 +229,7 @@ class Run(ABC):
         checkpoint.save(
             self.checkpoints,
             step,
-            lambda directory: models.save_model(directory, self.policy.model, self.chat),
+            self.write_model,
             {"step": step, "optimizer": self.optimiser.state_dict(), "seconds": self.seconds(), "data": self.data_mark},
             settings.keep,
         )

@@ -23,9 +23,9 @@ TOKENIZER_TEXTS = 4000
 def sft(config: SftConfig) -> Path:
     """Run or resume a fine-tuning. Returns the run directory; the model is its last checkpoint."""
     if config.judge is not None:
-        from vlm_rl.cli_sft_judge import JudgeRun
+        from vlm_rl.cli_sft_judge import JudgeRun, ValueRun
 
-        return carry_out(config, JudgeRun)
+        return carry_out(config, JudgeRun if config.judge.form == "text" else ValueRun)
     return carry_out(config, SftRun)
 
 

@@ -1,20 +1,26 @@
 """`vlm-rl sft` on a config with `judge:`: a model becomes a judge. Composition only."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 
+from data.views import blank
 from eval.judge_measures import Pair, agreement
 from eval.runner import CLEAN, save_records
 from eval.summary import BLANK
 from rewards.judge_rows import Lessons, balanced
 from rewards.judging import read_score
-from vlm_rl import cli_parts
+from vlm_rl import checkpoint, cli_parts
 from vlm_rl.cli_sft import SftRun
 from vlm_rl.config import JudgeTraining
-from vlm_rl.types import Record
+from vlm_rl.memory import guarded
+from vlm_rl.optim import Optimiser
+from vlm_rl.sft import Hooks, SftTrainer
+from vlm_rl.value_sft import Valued, ValueTrainer, answered
 
+_KINDS = {"text": "hf_chat", "value": "reward_model"}
 _TOLD = {"spearman": "Spearman", "blank_spearman": "without the picture", "mae": "mean error", "same_tenth": "same tenth"}
 
 
@@ -31,30 +37,69 @@ class JudgeRun(SftRun):
     def splits(self) -> cli_parts.Splits:
         opened, wanted = cli_parts.open_rows(self.config), self.settings
         chosen = balanced(opened.train, wanted.score, wanted.per_bucket, self.config.seed)
-        return cli_parts.Splits(*(Lessons(rows, wanted.prompt, wanted.score) for rows in (chosen, opened.held_out)))
+        prompt = wanted.prompt if wanted.form == "text" else None
+        return cli_parts.Splits(*(Lessons(rows, prompt, wanted.score) for rows in (chosen, opened.held_out)))
 
     def go(self) -> None:
         self.begin()
         self.trainer.run(self.done)
-        records = self.answers("evaluating", full=True)
-        save_records(self.run_dir / "eval" / "after.jsonl", records)
-        facts = self.finish({**self.measured(records), "eval/questions": len(self.held_out)})
+        facts = self.finish({**self.measured(full=True), "eval/questions": len(self.held_out)})
         told = ", ".join(f"{words} {facts[f'eval/{key}']:.3f}" for key, words in _TOLD.items() if f"eval/{key}" in facts)
-        self.console.message(f"held-out: {told} ({facts['eval/questions']} responses)\njudge of kind hf_chat: {self.last_checkpoint}")
+        kind = _KINDS[self.settings.form]
+        self.console.message(f"held-out: {told} ({facts['eval/questions']} responses)\njudge of kind {kind}: {self.last_checkpoint}")
 
     def evaluate(self, step: int) -> dict[str, float]:
         every = self.config.eval.every
-        if every is None or step % every or step == self.config.train.steps:
-            return {}
-        return self.measured(self.answers("evaluating", full=False))
+        return {} if every is None or step % every or step == self.config.train.steps else self.measured(full=False)
 
-    def measured(self, records: Sequence[Record]) -> dict[str, float]:
-        """Agreement of the scores written with the rows' own, which are exact (only what is written is rounded to tenths). What is not
+    def measured(self, full: bool) -> dict[str, float]:
+        """Agreement of what it says with the rows' own scores, which are exact (only what is written is rounded to tenths). What is not
         defined, the rank correlation of a judge that always says the same for instance, is left out."""
+        records = self.answers("evaluating", full)
+        if full:
+            save_records(self.run_dir / "eval" / "after.jsonl", records)
         gold = {row.id: row.meta["score"] for row in self.held_out}
-        shares: dict[str, float] = {}
-        for condition, name in ((CLEAN, ""), (BLANK, "blank_")):
-            pairs = [Pair(gold[r.sample_id], read_score(r.completion)) for r in records if r.condition == condition]
-            found = agreement(pairs) if pairs else {}
-            shares |= {f"eval/{name}{key}": value for key, value in found.items() if not math.isnan(value)}
-        return shares
+        said = {name: [r for r in records if r.condition == condition] for condition, name in ((CLEAN, ""), (BLANK, "blank_"))}
+        return _shares({name: [Pair(gold[r.sample_id], read_score(r.completion)) for r in ones] for name, ones in said.items()})
+
+
+@dataclass
+class ValueRun(JudgeRun):
+    """The same with a value head, which reads a response instead of writing a score."""
+
+    @cached_property
+    def valued(self) -> Valued:
+        return Valued(self.policy, self.path)
+
+    @cached_property
+    @guarded("load")
+    def optimiser(self) -> Optimiser:
+        optimiser = Optimiser(self.valued, self.config.optim, self.updates)
+        if self.path is not None:
+            optimiser.load_state_dict(checkpoint.load_state(self.path)["optimizer"])
+        return optimiser
+
+    @cached_property
+    def trainer(self) -> SftTrainer:
+        train, hooks = self.config.train, Hooks(self.log, self.evaluate, self.save)
+        return ValueTrainer(train.steps, train.token_budget, self.samples, self.policy, self.chat, self.optimiser, hooks, self.valued)
+
+    def write_model(self, directory: Path) -> None:
+        super().write_model(directory)
+        self.valued.save_head(directory)
+
+    @guarded("evaluate")
+    def measured(self, full: bool) -> dict[str, float]:
+        rows = self.held_out if full else cli_parts.first(self.held_out, self.config.eval.every_questions, 0)
+        shown = {"": list(rows)} | ({"blank_": [blank(row) for row in rows]} if full and self.config.eval.blank_control else {})
+        pairs = {}
+        for name, asked in shown.items():
+            scores = self.valued.scores(answered(self.chat, asked), self.config.train.token_budget)
+            pairs[name] = [Pair(row.meta["score"], score) for row, score in zip(asked, scores, strict=True)]
+        return _shares(pairs)
+
+
+def _shares(pairs: Mapping[str, Sequence[Pair]]) -> dict[str, float]:
+    """Measures by condition ("" or "blank_") under eval/."""
+    found = {name: agreement(ones) for name, ones in pairs.items() if ones}
+    return {f"eval/{name}{key}": value for name, tree in found.items() for key, value in tree.items() if not math.isnan(value)}

@@ -195,7 +195,10 @@ class SftPhase(Section):
 class JudgeTraining(Section):
     """Rows of a question, a response and a score become what a judge is asked and what it should write; held-out ones measure it."""
 
-    prompt: str = Field(default="thinking", description="a prompt of rewards.judging for question and trace, or a .txt file")
+    form: Literal["text", "value"] = Field(
+        default="text", description="writes the score (judges of kind hf_chat), or has a value head (reward_model)"
+    )
+    prompt: str = Field(default="thinking", description="of form text: a prompt of rewards.judging for question and trace, or a .txt file")
     score: str = Field(default="score", description="the field that holds a response's score, from 0 to 1")
     per_bucket: int = Field(default=5000, ge=1, description="most rows trained on of each tenth of the scale: raw scores are bimodal")
 

@@ -87,7 +87,16 @@ class Policy(nn.Module):
         ]  # fmt: skip
         return TokenStats(torch.cat([logprob for logprob, _ in out]), torch.cat([entropy for _, entropy in out]))
 
-    def _packed(self, row: Pack) -> Tensor:
+    def last_states(self, row: Pack) -> Tensor:
+        """(R, D) hidden states at the last token of each completion, in the pack's order; completions of two tokens or more."""
+        lengths = torch.tensor([len(c) for item in row.items for c in item.completions], device=self.device)
+        assert int(lengths.min()) > 1
+        # The last token stands one position after the one whose state predicts it.
+        last_R = row.predict_T[lengths.cumsum(0) - 1] + 1
+        self.model.train(self.checkpointing and torch.is_grad_enabled())
+        return self._plain(row, last=True) if self.mode == "plain" else self._packed(row, last_R)
+
+    def _packed(self, row: Pack, at_T: Tensor | None = None) -> Tensor:
         if self.mode == "dense":
             how: dict[str, Any] = {"attention_mask": attention.dense_mask(row.lengths, self.model.dtype, self.device)}
         else:
@@ -100,9 +109,9 @@ class Policy(nn.Module):
             **self._vision(row.vision),
             **how,
         )
-        return out.last_hidden_state[0, row.predict_T]
+        return out.last_hidden_state[0, row.predict_T if at_T is None else at_T]
 
-    def _plain(self, row: Pack) -> Tensor:
+    def _plain(self, row: Pack, last: bool = False) -> Tensor:
         """Every completion behind its own copy of the prompt, padded on the right."""
         pairs = [(item.prompt, completion) for item in row.items for completion in item.completions]
         sizes = [(len(p.expanded_ids), len(c)) for p, c in pairs]
@@ -117,8 +126,8 @@ class Policy(nn.Module):
             mask[i, : p + c] = 1
             positions[:, i, :p] = rope[id(prompt)]
             positions[:, i, p : p + c] = torch.arange(c) + positions[:, i, :p].max() + 1
-            rows += [i] * c
-            columns += range(p - 1, p + c - 1)
+            rows += [i] * (1 if last else c)
+            columns += [p + c - 1] if last else range(p - 1, p + c - 1)
         ids, types, mask, positions = (x.to(self.device) for x in (ids, types, mask, positions))
         vision = self._vision(join_vision([prompt for prompt, _ in pairs], self.device))
         out = self.model.model(

@@ -47,16 +47,20 @@ class SftTrainer:
         for step in range(done + 1, self.steps + 1):
             clock = Clock()
             rows = self.rows(step)
-            items = [demonstration(self.chat, sample, i) for i, sample in enumerate(rows)]
+            items = self.items(rows)
             clock.lap("time/prepare")
-            metrics = self.update(items, step)
+            metrics = self.update(items, rows, step)
             clock.lap("time/update")
             metrics |= self.hooks.evaluate(step)
             self.hooks.log(step, metrics | clock.laps)
             self.hooks.save(step)
 
+    def items(self, rows: Sequence[Sample]) -> list[Item]:
+        """What is forwarded; `rollouts` of an item are indices of rows."""
+        return [demonstration(self.chat, sample, i) for i, sample in enumerate(rows)]
+
     @guarded("update")
-    def update(self, items: Sequence[Item], step: int) -> Metrics:
+    def update(self, items: Sequence[Item], rows: Sequence[Sample], step: int) -> Metrics:
         """One optimiser step on these demonstrations."""
         tokens = sum(sum(item.lengths[1]) for item in items)
         total, entropy = 0.0, 0.0
