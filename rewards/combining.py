@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from statistics import fmean
 
 from rewards.gates import GATES, Look
-from rewards.transforms import TRANSFORMS, settings_of
+from rewards.transforms import NOBODY, TRANSFORMS, settings_of
 from vlm_rl.config import RewardConfig, TransformConfig
 from vlm_rl.errors import UserError, unknown
 from vlm_rl.types import Group, Part, RewardResult, ScoredGroup
@@ -39,6 +39,10 @@ def _check_transform(transform: TransformConfig, where: str) -> None:
     for key in transform.arguments:
         if key not in known:
             raise unknown("setting", key, known, where)
+    try:
+        TRANSFORMS[transform.use]([], NOBODY, **transform.arguments)
+    except (UserError, TypeError, ValueError) as error:
+        raise UserError(f"{where}: {error}") from None
 
 
 def combine(

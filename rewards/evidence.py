@@ -47,10 +47,9 @@ class Evidence(Reward):
         return [self._result(text, gold, r) if gold else RewardResult(float(r)) for text, r in zip(texts, right, strict=True)]
 
     def _result(self, text: str, gold: frozenset[str], right: bool) -> RewardResult:
-        chunks, answer = (_only(tag, text) for tag in _BLOCKS)
-        if chunks is None or answer is None:
+        cited = cited_ids(text)
+        if cited is None or _only(_BLOCKS[1], text) is None:
             return RewardResult(0.0, {"accuracy": right, "blocks": False})
-        cited = _ID.findall(chunks)
         precision, recall = overlap(cited, gold)
         f2 = 5 * precision * recall / (4 * precision + recall) if precision and len(cited) <= max(self.most, len(gold)) else 0.0
         detail = {"accuracy": right, "blocks": True, "f2": f2, "precision": precision, "recall": recall, "cited": len(cited)}
@@ -61,6 +60,12 @@ def overlap(cited: Sequence[str], gold: frozenset[str]) -> tuple[float, float]:
     """(precision, recall). overlap(["3", "3", "5"], frozenset({"3", "4"})) -> (1 / 3, 1 / 2)"""
     hits = len(gold.intersection(cited))
     return (hits / len(cited) if cited else 0.0), hits / len(gold)
+
+
+def cited_ids(text: str) -> list[str] | None:
+    """What a turn cites, in order; None without exactly one block of citations. "<useful_chunks>[3, 4]</useful_chunks>" -> ["3", "4"]"""
+    chunks = _only(_BLOCKS[0], text)
+    return None if chunks is None else _ID.findall(chunks)
 
 
 def gold_ids(sample: Sample) -> frozenset[str]:

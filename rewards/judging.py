@@ -19,7 +19,7 @@ from vlm_rl.config import project_path
 from vlm_rl.errors import UserError, unknown
 from vlm_rl.types import Reply
 
-PROMPTS = ("thinking", "trained", "yes_no", "principle", "pairwise", "rubric", "conclude", "stances")
+PROMPTS = ("thinking", "trained", "yes_no", "principle", "pairwise", "rubric", "step", "conclude", "stances")
 MOST_CHARACTERS = 12_000  # of one field
 LEAST_MASS = 0.5  # of yes and no among the first tokens, for P(yes) to mean anything
 
@@ -63,8 +63,8 @@ def render(name: str, **fields: Field) -> str:
     """The prompt of that name, or of a user's own file, with the fields put in; those that are None count as not given.
 
     "thinking" and "trained" (for a judge that learnt the rubric): question, trace. "yes_no": trace, answer. "principle": question,
-    principle, response. "pairwise": question, first, second. "rubric": question, criteria, response. "conclude": question,
-    trace. "stances": question and the parts of two turns.
+    principle, response. "pairwise": question, first, second. "rubric": question, criteria, response. "step": question, before, step.
+    "conclude": question, trace. "stances": question and the parts of two turns.
 
     All prompts take an `item`, the row's id, for judges that know the rows. Every field is made harmless as `harmless` says. Raises
     UserError for an unknown name, an unreadable file, and a field that the prompt needs and did not get.

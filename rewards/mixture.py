@@ -10,14 +10,14 @@ from dataclasses import dataclass
 from numbers import Real
 from typing import Any
 
-from rewards import REWARDS, combining, make_rewards
+from rewards import combining, crosschecks, make_rewards
 from rewards.base import Reward, declared_range
 from rewards.monitors import monitors
 from rewards.response import parse
 from rewards.reward_metrics import metrics
 from rewards.rounds import Ask, Course, run_together
 from vlm_rl.algo.schedules import factor
-from vlm_rl.config import RewardConfig, ScheduleConfig
+from vlm_rl.config import AlgoConfig, RewardConfig
 from vlm_rl.config_judges import SCORERS
 from vlm_rl.errors import UserError, unknown
 from vlm_rl.types import Group, RewardResult, Rollout, ScoredGroup
@@ -109,34 +109,15 @@ class Mixture:
         """See `reward_metrics.metrics` and `monitors.monitors`."""
         return metrics(scored, {label for label, config in self.configs.items() if config.gate}) | monitors(scored)
 
+    def warnings(self, algo: AlgoConfig, group_size: int) -> list[str]:
+        """What is odd about these rewards together under that algorithm, in sentences: see `crosschecks`."""
+        setting = crosschecks.Setting(self.configs, self.rewards, algo, group_size)
+        ordering = crosschecks.ordering_warning(setting)
+        return crosschecks.without_effect(setting) + ([ordering] if ordering else [])
+
     def ordering_warning(self) -> str | None:
-        """A text when the other rewards together can lift a wrong answer to a right one's total, by declared edges or ranges ((0, 1)
-        otherwise) and the least favourable weights over the schedules; None when they cannot, or when no reward is `accuracy`."""
-        spans: dict[str, float] = {}
-        right = 0.0
-        has_accuracy = False
-        for label, config in self.configs.items():
-            least, most = _extremes(config)
-            low, high = declared_range(self.rewards[label]) or Reward.range
-            if (config.use or label) in ("accuracy", REWARDS["accuracy"]):
-                has_accuracy, right = True, right + least * (high - low)
-            else:
-                edge = self.rewards[label].edge
-                spans[label] = max(abs(least), abs(most)) * (high - low if edge is None else edge)
-        if not has_accuracy or sum(spans.values()) < right or not any(spans.values()):
-            return None
-        listed = ", ".join(f"{label} {span:g}" for label, span in spans.items() if span)
-        return (
-            f"a wrong answer can earn as much as a right one: the other rewards span {sum(spans.values()):g} in all ({listed}), "
-            f"accuracy only {right:g}; lower their weights or raise accuracy's"
-        )
-
-
-def _extremes(config: RewardConfig) -> tuple[float, float]:
-    """The least and the greatest weight over a whole training."""
-    schedule: ScheduleConfig = config.schedule
-    ends = {"constant": (1.0,), "exponential": (0.0, 1.0)}.get(schedule.kind, (1.0, schedule.final))
-    return min(config.weight * end for end in ends), max(config.weight * end for end in ends)
+        """`crosschecks.ordering_warning` where rewards are summed as they are."""
+        return crosschecks.ordering_warning(crosschecks.Setting(self.configs, self.rewards, AlgoConfig(), 2))
 
 
 def _checked(opinion: _Opinion, bounds: tuple[float, float] | None) -> list[RewardResult]:

@@ -26,7 +26,7 @@ def rouge_mean(gold: str, answer: str) -> float:
         return 0.0
     tokens_gold, tokens_answer = _tokens(gold, gold), _tokens(answer, gold)
     shares = [_f_measure(*_shared_ngrams(tokens_gold, tokens_answer, n)) for n in (1, 2)]
-    shares.append(_f_measure(_longest_common(tokens_gold, tokens_answer), len(tokens_gold), len(tokens_answer)))
+    shares.append(_f_measure(longest_common(tokens_gold, tokens_answer), len(tokens_gold), len(tokens_answer)))
     return sum(shares) / len(shares)
 
 
@@ -53,7 +53,7 @@ def _shared_ngrams(a: Sequence[str], b: Sequence[str], n: int) -> tuple[int, int
     return (grams_a & grams_b).total(), grams_a.total(), grams_b.total()
 
 
-def _longest_common(a: Sequence[Hashable], b: Sequence[Hashable]) -> int:
+def longest_common(a: Sequence[Hashable], b: Sequence[Hashable]) -> int:
     """Length of the longest common subsequence, one column of the table as the bits of one integer (Hyyro, 2004)."""
     places: dict[Hashable, int] = {}
     for i, token in enumerate(a):

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from rewards import combining, transforms
 from rewards.gates import GATES, Look, trust_weight
 from vlm_rl.config import RewardConfig
-from vlm_rl.errors import UserError
-from vlm_rl.types import Completion, Group, RewardResult, Rollout, Segment
+from vlm_rl.errors import RowError, UserError
+from vlm_rl.types import Completion, Group, RewardResult, Rollout, Sample, Segment
 
 shares = st.floats(0, 1, allow_nan=False)
 
@@ -97,6 +97,13 @@ def test_parts_keep_what_every_step_made() -> None:
     [
         ({"transform": "sigmod"}, ["sigmoid", "rewards.b.transform"]),
         ({"transform": {"use": "clip", "hihg": 1}}, ["high"]),
+        ({"transform": {"use": "sigmoid", "std": 0}}, ["rewards.b.transform", "std must be positive"]),
+        ({"transform": {"use": "par", "references": []}}, ["rewards.b.transform", "at least one reference"]),
+        ({"transform": {"use": "log_sigmoid", "percentile": 85}}, ["percentile"]),
+        ({"transform": "patterns"}, ["rewards.b.transform", "phrases is a list of texts"]),
+        ({"transform": {"use": "patterns", "phrases": "wait"}}, ["phrases is a list of texts"]),
+        ({"transform": {"use": "flip", "probability": 2}}, ["probability is from 0 to 1"]),
+        ({"transform": {"use": "flip", "each": "token"}}, ['each "group" or "rollout"']),
         ({"gate": "trusts"}, ["trust", "rewards.b.gate"]),
         ({"gate": {"use": "trust", "on": "acuracy"}}, ["accuracy", "rewards.b.gate.on"]),
         ({"gate": {"use": "trust", "on": "b"}}, ["rewards.b.gate.on"]),
@@ -133,6 +140,59 @@ def test_transforms(name: str, settings: dict, values: list, expected: list) -> 
     assert [v for v in got if v is not None] == pytest.approx([v for v in expected if v is not None], abs=1e-4)
 
 
+def with_references(*scores: object) -> Group:
+    return make_group(["x"] * 4, Sample("1", "?", "x", meta={"reference_scores": list(scores)}))
+
+
+def test_a_rows_own_reference_scores() -> None:
+    """The 85th percentile of a normal of [0, 1, 2] is 2.0364 (1.8462 with the population's spread)."""
+    group = with_references(0, 1, 2)
+    wanted = [math.log(1 / (1 + math.exp(-(x - 2.03643)))) for x in (3, 2.03643, 0, 1)]
+    assert transforms.log_sigmoid([3, 2.03643, 0, 1], group) == pytest.approx(wanted, abs=1e-5)
+    assert transforms.log_sigmoid([2.0, 2.0, None, 2.0], with_references(2), reference=9)[0] == pytest.approx(-0.6931, abs=1e-4)
+    assert transforms.par([2] * 4, with_references(0, 1, 3), references=[9.0]) == pytest.approx([0.6269] * 4, abs=1e-4)
+    assert transforms.par([2], with_references(0))[0] == pytest.approx(0.8808, abs=1e-4)
+    for wrong in ("good", math.nan, None):
+        with pytest.raises(RowError, match="row 1: reference_scores"):
+            transforms.par([1] * 4, with_references(1, wrong))
+
+
+def test_several_reward_models_are_combined_by_adding_their_log_probabilities() -> None:
+    entries = {label: RewardConfig(use="format", transform="log_sigmoid") for label in ("one", "two")}
+    results = {"one": [RewardResult(1.0)] * 2, "two": [RewardResult(-2.0)] * 2}
+    scored = combining.combine(make_group(["x", "y"]), results, entries, {"one": 1.0, "two": 1.0})
+    assert scored.totals == pytest.approx((-2.4402, -2.4402), abs=1e-4)
+
+
+@given(st.lists(st.floats(-30, 30), min_size=1, max_size=5), st.floats(-30, 30), st.floats(-30, 30))
+def test_par_is_bounded_and_ignores_a_shift_of_all_scores(references: list[float], x: float, shift: float) -> None:
+    value = transforms.par([x], with_references(*references))[0]
+    moved = transforms.par([x + shift], with_references(*(r + shift for r in references)))[0]
+    assert value is not None and 0 <= value <= 1 and moved == pytest.approx(value, abs=1e-9)
+
+
+PHRASES = [f"phrase {i}." for i in range(40)]
+
+
+def test_phrases_raise_doubtful_scores() -> None:
+    traces = [" ".join(PHRASES[:7]).upper(), "PHRASE\n3. " * 7, "nothing", "phrase 1. " * 99]
+    group = make_group([f"<think>{trace}</think><answer>phrase 1.</answer>" for trace in traces])
+    assert transforms.patterns([0.3, 0.3, 0.3, 0.3], group, phrases=PHRASES) == pytest.approx([0.3175, 0.3175, 0.3, 0.4])
+    assert transforms.patterns([0.6, 0.5, 0.3, None], group, phrases=PHRASES) == [0.6, 0.5, 0.3, None]
+
+
+def test_noise_is_drawn_once_per_group_or_rollout() -> None:
+    groups = [Group(GROUP.prompt, GROUP.rollouts, seed) for seed in range(400)]
+    values = [1.0, 0.0, 0.25, None]
+    by_group = [transforms.flip(values, group, probability=0.4) for group in groups]
+    assert all(got in (values, [0.0, 1.0, 0.75, None]) for got in by_group)
+    assert 0.3 < sum(got != values for got in by_group) / 400 < 0.5
+    by_rollout = [transforms.flip(values, group, probability=0.4, each="rollout") for group in groups]
+    assert 0.3 < sum(got[0] != 1.0 for got in by_rollout) / 400 < 0.5 and any(g[0] != 1.0 and g[1] == 0.0 for g in by_rollout)
+    assert transforms.flip(values, groups[3], probability=0.4) == by_group[3]
+    assert transforms.flip(values, GROUP, probability=0.0) == values and transforms.flip(values, GROUP, probability=1.0)[0] == 0.0
+
+
 def likely(*means: float) -> Group:
     rollouts = [Rollout(i, i, Completion("x", (Segment((1, 2), (m, m)),))) for i, m in enumerate(means)]
     return Group(GROUP.prompt, tuple(rollouts), 0)
@@ -148,7 +208,8 @@ def test_unlikeliness_lowers_what_the_policy_finds_likely() -> None:
 
 @given(st.sampled_from(sorted(transforms.TRANSFORMS)), st.lists(st.floats(-50, 50, allow_nan=False), min_size=4, max_size=4))
 def test_transforms_keep_the_order_of_values(name: str, values: list[float]) -> None:
-    got = transforms.TRANSFORMS[name](values, likely(-1, -1, -1, -1))
+    settings = {"phrases": ["wait"]} if name == "patterns" else {}
+    got = transforms.TRANSFORMS[name](values, likely(-1, -1, -1, -1), **settings)
     for i in range(4):
         for j in range(4):
             assert not (values[i] < values[j] and got[i] > got[j] + 1e-9)

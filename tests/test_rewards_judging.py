@@ -31,6 +31,8 @@ NEEDED["stances"] += ("inserted", "following", "second")
 FIELDS |= {"inserted": "I see blue.", "following": "Wait, it is red."}
 NEEDED |= {"rubric": ("question", "criteria", "response"), "principle": ("question", "principle", "response")}
 NEEDED["trained"] = NEEDED["thinking"]
+FIELDS |= {"before": "I see red.", "step": "So it is red."}
+NEEDED |= {"step": ("question", "before", "step")}
 
 
 @pytest.mark.parametrize(
@@ -169,7 +171,7 @@ def test_prompts_hold_their_fields_between_delimiters_and_say_what_is_missing(na
     assert prompt.startswith("Item: scenes/7\n") and "Item" not in render(name, item=None, **fields)
     for key in fields.keys() - {"criteria", "principle"}:
         assert section(prompt, key) == FIELDS[key]
-    forms = {"thinking": "<score>", "trained": "<score>", "rubric": "<score>", "pairwise": "<choice>"}
+    forms = {"thinking": "<score>", "step": "<score>", "trained": "<score>", "rubric": "<score>", "pairwise": "<choice>"}
     asked = (forms | {"conclude": "<conclusion>", "stances": "<stances>"}).get(name, "yes or no")
     assert asked in prompt.rpartition("\n</")[2] and not prompt.endswith(FIELDS[NEEDED[name][-1]])
     for key in fields:

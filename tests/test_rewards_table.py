@@ -42,6 +42,10 @@ def stranger(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_every_table_entry_can_be_made() -> None:
     arguments = {
+        "checks": {"judge": "tidy", "checks": ["It is short."]},
+        "pairwise": {"judge": "tidy"},
+        "scalar": {"scorer": "tidy"},
+        "steps": {"judge": "tidy"},
         "overlong": {"max_tokens": 100, "cache": 20},
         "hybrid": {"scorer": "tidy"},
         "thinking": {"judge": "tidy"},

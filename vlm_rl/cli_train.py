@@ -57,7 +57,7 @@ class TrainRun(Run):
     def go(self) -> None:
         for judge in self.judges.values():
             judge.probe()
-        if warning := self.mixture.ordering_warning():
+        for warning in self.mixture.warnings(self.config.algo, self.config.rollout.group_size):
             self.console.message(f"warning: {warning}")
         self.begin()
         before = self.evaluation("before")
@@ -167,7 +167,7 @@ class TrainRun(Run):
         rows = []
         for i, rollout in enumerate(scored.group.rollouts):
             parts = {
-                label: {"raw": part[i].raw, "weight": part[i].weight, "contribution": part[i].contribution}
+                label: {name: getattr(part[i], name) for name in ("raw", "value", "gate", "weight", "contribution")}
                 for label, part in scored.parts.items()
             }
             said = {"completion": rollout.text, "finish": rollout.completion.finish, **self.mixture.describe(rollout, prompt.prefill)}
