@@ -105,7 +105,8 @@ def video_r1(row: Fields) -> Fields:
     if row.get("problem_type") == "multiple choice" and row.get("options"):
         return {**fields, "options": row["options"], "answer": unwrapped(solution)}
     if row.get("problem_type") in ("OCR", "free-form"):
-        return {**fields, "answer": unwrapped(solution), "kind": "text"}
+        rule = {"grading": "wer"} if row["problem_type"] == "OCR" else {}
+        return {**fields, "answer": unwrapped(solution), "kind": "text", **rule}
     return {**fields, **_asked(fields["question"], solution)}
 
 

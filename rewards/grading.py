@@ -49,7 +49,7 @@ def readable(sample: Sample, answer: str | None) -> bool:
         return choice_letters(answer, lettered_options(sample)) is not None
     if sample.kind == "yesno":
         return yes_or_no(answer) is not None
-    if sample.meta.get("grading") == "list":
+    if sample.meta.get("grading") in ("list", "iou"):
         return number_list(answer) is not None
     return sample.kind != "number" or parse_number(answer) is not None
 

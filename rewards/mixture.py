@@ -11,6 +11,7 @@ from numbers import Real
 from typing import Any
 
 from rewards import combining, crosschecks, make_rewards
+from rewards.accuracy import Accuracy
 from rewards.base import Reward, declared_range
 from rewards.monitors import monitors
 from rewards.response import parse
@@ -107,7 +108,8 @@ class Mixture:
 
     def metrics(self, scored: Sequence[ScoredGroup]) -> dict[str, float]:
         """See `reward_metrics.metrics` and `monitors.monitors`."""
-        return metrics(scored, {label for label, config in self.configs.items() if config.gate}) | monitors(scored)
+        outcome = next((label for label, reward in self.rewards.items() if isinstance(reward, Accuracy)), None)
+        return metrics(scored, {label for label, config in self.configs.items() if config.gate}, outcome) | monitors(scored)
 
     def warnings(self, algo: AlgoConfig, group_size: int) -> list[str]:
         """What is odd about these rewards together under that algorithm, in sentences: see `crosschecks`."""

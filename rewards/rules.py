@@ -9,7 +9,9 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from data.boxes import iou
 from rewards.numerals import Number, parse_number, same_number
+from rewards.transcripts import wer_score
 from rewards.wording import normal, unwrapped, without_article, without_lead_in
 from vlm_rl.errors import UserError
 
@@ -136,6 +138,13 @@ def mra(gold: str, answer: str, meta: Mapping[str, Any]) -> float:
     return 0.0 if one is None or other is None else mean_relative_accuracy(one.value, other.value, bool(meta.get("mra_public")))
 
 
+def overlap(gold: str, answer: str, meta: Mapping[str, Any]) -> float:
+    """IoU of two boxes [left, top, right, bottom] in the row's own units; an answer that is no box scores 0."""
+    one, other = (number_list(text) for text in (gold, answer))
+    boxes = [box for box in (one, other) if box is not None and len(box) == 4 and box[0] < box[2] and box[1] < box[3]]
+    return iou(boxes[0], boxes[1]) if len(boxes) == 2 else 0.0  # type: ignore[arg-type]
+
+
 def judged(gold: str, answer: str, meta: Mapping[str, Any]) -> float:
     """What no rule can tell. Raises UserError."""
     raise UserError('meta.grading is "judge": such an answer, a caption for instance, is graded by a judge and by no rule')
@@ -150,4 +159,6 @@ RULES: dict[str, Rule] = {
     "list": listed,
     "relaxed": relaxed,
     "mra": mra,
+    "wer": wer_score,
+    "iou": overlap,
 }

@@ -177,6 +177,31 @@ def test_contributions_add_up_in_the_metrics() -> None:
     assert metrics["algo/unscored"] == 0
 
 
+def test_every_part_is_logged_raw_transformed_weighted_and_contributing() -> None:
+    mixed = mixture(
+        accuracy={}, half=listed(1.0, 4.0, 2.0, weight=2.0, transform={"use": "clip", "high": 2.0}, gate="requires_correct"), format={}
+    )
+    [scored] = mixed.score([make_group([RIGHT, WRONG, RIGHT])], 0, never)
+    metrics = mixed.metrics([scored])
+    logged = {name: metrics[f"reward/half/{name}"] for name in ("raw", "value", "gate", "weight", "contribution")}
+    assert logged == pytest.approx({"raw": 7 / 3, "value": 5 / 3, "gate": 2 / 3, "weight": 2.0, "contribution": 2.0})
+    assert metrics["reward/format/value"] == metrics["reward/format/raw"] == 1.0
+    assert [part.value for part in scored.parts["half"]] == [1.0, 2.0, 2.0]
+
+
+def test_what_a_reward_has_to_do_with_accuracy_and_length() -> None:
+    mixed = mixture(
+        accuracy={}, with_it=listed(1.0, 0.0, 0.5), against=listed(0.2, 0.9, 0.2), flat=listed(1, 1, 1), down=listed(None, 0, 1)
+    )
+    group = make_group([RIGHT, WRONG, RIGHT], tokens=[3, 1, 2])
+    metrics = mixed.metrics(mixed.score([group], 0, never))
+    assert metrics["reward/with_it/with_length"] == pytest.approx(1.0)
+    assert metrics["reward/with_it/with_accuracy"] == pytest.approx(3**0.5 / 2)
+    assert metrics["reward/against/with_accuracy"] == pytest.approx(-1.0)
+    assert metrics["reward/down/with_accuracy"] == pytest.approx(1.0)
+    assert not {"reward/flat/with_accuracy", "reward/accuracy/with_accuracy"} & metrics.keys()
+
+
 def test_what_the_prompt_already_wrote_belongs_to_the_response() -> None:
     group = make_group(["teal</think><answer>B</answer>", "<answer>B</answer>"], prefill="<think>")
     [scored] = mixture(accuracy={}, format={}).score([group], 0, never)

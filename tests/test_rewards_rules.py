@@ -8,9 +8,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rewards import mathcheck
-from rewards.grading import gold_problem, grade, readable
+from rewards.grading import gold_problem, grade, is_correct, readable
 from rewards.numerals import parse_number
 from rewards.rules import RULES, mean_relative_accuracy, number_list, same_text
+from rewards.transcripts import edit_distance
 from vlm_rl.errors import RowError, UserError
 from vlm_rl.types import AnswerKind, Sample
 
@@ -78,7 +79,8 @@ def test_same_text(one: str, other: str, same: bool) -> None:
     assert same_text(one, other) is same_text(other, one) is same
 
 
-GRADING = [rule for rule in RULES if rule != "judge"]  # that one refuses to grade, whatever it is given
+# That one refuses to grade, whatever it is given; and the other two grade by how near an answer comes.
+GRADING = [rule for rule in RULES if rule not in ("judge", "wer", "iou")]
 
 
 @pytest.mark.parametrize("gold", ["7", "Berlin"])
@@ -124,3 +126,55 @@ def test_options_that_the_picture_shows_are_read_but_not_written() -> None:
     assert gold_problem(row) is None and row.options == ()
     assert [grade(row, text) for text in ("B", "teal", "(B) teal", "A", "C")] == [1, 1, 1, 0, 0]
     assert not readable(row, "C") and gold_problem(sample("C", "choice", options_shown=("red", "teal"))) is not None
+
+
+@pytest.mark.parametrize(
+    ("gold", "answer", "score"),
+    [
+        ("hello world", "hello world", 1.0),
+        ("hello world", "hello", 0.606531),
+        ("a b", "a b c d", 0.367879),
+        ("one two three four", "one two three", 0.778801),
+        ("a b", "x y", 0.367879),
+        ("EXIT", "exit", 0.367879),
+        ("出口", "出", 0.606531),
+        ("a", "b c", 0.135335),
+        ("a b", "", 0.0),
+        ("a b", "a " * 500_000, 0.0),
+    ],
+)
+def test_transcripts(gold: str, answer: str, score: float) -> None:
+    row = Sample("1", "?", gold, "text", meta={"grading": "wer"})
+    assert grade(row, answer) == pytest.approx(score, abs=1e-6)
+    assert gold_problem(row) is None and is_correct(row, gold)
+
+
+def slow_distance(a: str, b: str) -> int:
+    row = list(range(len(b) + 1))
+    for i, x in enumerate(a, 1):
+        before, row[0] = row[0], i
+        for j, y in enumerate(b, 1):
+            before, row[j] = row[j], min(row[j] + 1, row[j - 1] + 1, before + (x != y))
+    return row[-1]
+
+
+@given(st.text("abc", max_size=90), st.text("abc", max_size=90))
+def test_edit_distance_is_that_of_the_table(a: str, b: str) -> None:
+    assert edit_distance(a, b) == slow_distance(a, b) == edit_distance(b, a)
+
+
+@pytest.mark.parametrize(
+    ("answer", "score"),
+    [
+        ("[0, 0, 50, 50]", 1.0),
+        ("(25, 0, 75, 50)", 1 / 3),
+        ("[60, 60, 70, 70]", 0.0),
+        ("[50, 50, 0, 0]", 0.0),
+        ("[0, 0, 50]", 0.0),
+        ("left", 0.0),
+    ],
+)
+def test_boxes_are_graded_by_overlap(answer: str, score: float) -> None:
+    row = Sample("1", "?", "[0, 0, 50, 50]", "text", meta={"grading": "iou"})
+    assert grade(row, answer) == pytest.approx(score) and gold_problem(row) is None
+    assert gold_problem(Sample("1", "?", "[9, 9, 0, 0]", "text", meta={"grading": "iou"}))
