@@ -9,7 +9,6 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from data.boxes import iou
 from rewards.numerals import Number, parse_number, same_number
 from rewards.transcripts import wer_score
 from rewards.wording import normal, unwrapped, without_article, without_lead_in
@@ -140,6 +139,8 @@ def mra(gold: str, answer: str, meta: Mapping[str, Any]) -> float:
 
 def overlap(gold: str, answer: str, meta: Mapping[str, Any]) -> float:
     """IoU of two boxes [left, top, right, bottom] in the row's own units; an answer that is no box scores 0."""
+    from data.boxes import iou  # needs numpy, and only rows with boxes need this
+
     one, other = (number_list(text) for text in (gold, answer))
     boxes = [box for box in (one, other) if box is not None and len(box) == 4 and box[0] < box[2] and box[1] < box[3]]
     return iou(boxes[0], boxes[1]) if len(boxes) == 2 else 0.0  # type: ignore[arg-type]
