@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from data.rows import Rows, Subset
 from data.views import blank
 from eval.captions import graded_by, judged
-from eval.evaluator import Case, Evaluator, examine
+from eval.evaluator import CAPABILITIES, Case, Evaluator, examine
 from eval.runner import CLEAN, Ask, Plan, answers, unchanged
 from eval.summary import BLANK
 from rewards import grading, response
@@ -20,7 +20,8 @@ MOST_OTHERS = 8
 @dataclass(frozen=True)
 class Questions:
     """What is asked of all rows: `plan` for the answers as they are, `blank_control` whether a blank picture is tried, `judge` who grades
-    what no rule can (descriptions), `failure_limit` the share of failed answers in a chunk from which on nothing is kept.
+    what no rule can (descriptions), `failure_limit` the share of failed answers in a chunk from which on nothing is kept, `able` what the
+    policy's engine can do.
     """
 
     plan: Plan
@@ -28,6 +29,7 @@ class Questions:
     blank_control: bool = True
     judge: str | None = None
     failure_limit: float = 0.1
+    able: frozenset[str] = frozenset(CAPABILITIES)
 
 
 def examine_chunk(rows: Rows, start: int, end: int, questions: Questions, ask: Ask) -> list[Record]:
@@ -40,7 +42,7 @@ def examine_chunk(rows: Rows, start: int, end: int, questions: Questions, ask: A
         if record.condition == CLEAN:
             of_row.setdefault(record.sample_id, []).append(record)
     cases = [
-        _case(rows, index, row, tuple(of_row[row.id]), questions.plan)
+        _case(rows, index, row, tuple(of_row[row.id]), questions)
         for index, row in enumerate(chunk, start)
         if "error" not in of_row[row.id][0].detail
     ]
@@ -60,11 +62,12 @@ def _clean(chunk: Sequence[Sample], questions: Questions, ask: Ask) -> list[Reco
     return [*graded_by(questions.judge, [s for s, _ in kept], [r for _, r in kept], ask), *failed]
 
 
-def _case(rows: Rows, index: int, row: Sample, records: tuple[Record, ...], plan: Plan) -> Case:
+def _case(rows: Rows, index: int, row: Sample, records: tuple[Record, ...], questions: Questions) -> Case:
+    plan = questions.plan
     seed = stable_hash(plan.seed, row.id)
     drawn = (stable_hash(seed, "other", i) % len(rows) for i in range(2 * MOST_OTHERS))
     others = Subset(rows, [i for i in dict.fromkeys(drawn) if i != index][:MOST_OTHERS])
-    return Case(row, records, seed, Sampling(plan.max_new_tokens, 0.0, plan.stop), others)
+    return Case(row, records, seed, Sampling(plan.max_new_tokens, 0.0, plan.stop), others, questions.able)
 
 
 def _refuse_failures(records: Sequence[Record], limit: float, start: int, end: int) -> None:

@@ -16,6 +16,7 @@ TITLE = "Perturbations"
 MARKS = 12
 _LEVEL = 0.05
 _CLEAN = "base"
+_SAID_ELSEWHERE = "kept"  # 1 - flip
 
 
 def section(study: Study, asked: Sequence[Condition]) -> Section:
@@ -38,7 +39,7 @@ def section(study: Study, asked: Sequence[Condition]) -> Section:
         Table("Verdicts", ("verdict", "under", "firm", "because"), tuple(_told(v) for v in judged)),
     ]
     groups = (*measured.values(), *letters.values(), *survival.values())
-    figures = (*(figure for group in groups for figure in group.values()), *extra)
+    figures = (*(figure for group in groups for measure, figure in group.items() if measure != _SAID_ELSEWHERE), *extra)
     words = " ".join([summary(judged), *(v.words for v in judged), *_more(found, measured, ps, survival, extra)])
     return Section(TITLE, words, figures, tuple(tables), tuple(_charts(found, measured, letters)), _marks(found))
 

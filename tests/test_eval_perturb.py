@@ -13,6 +13,7 @@ from data.options import CANNOT_TELL
 from data.scenes import make
 from data.views import VIEWS
 from eval.calibration import auroc, auroc_estimate, calibration_error, calibration_estimate
+from eval.chunks import Questions, examine_chunk
 from eval.evaluator import CAPABILITIES, Case, Study, examine
 from eval.metrics import cluster_draws
 from eval.option_letters import from_alternatives, in_words, letters_of, option_logprobs, option_queries
@@ -22,7 +23,7 @@ from eval.perturb_figures import between, of_answers, of_letters, of_pairs, p_va
 from eval.perturb_outcomes import suite
 from eval.perturb_section import section
 from eval.perturb_verdict import verdicts
-from eval.runner import graded_record, record_from
+from eval.runner import Plan, graded_record, record_from
 from vlm_rl.errors import UserError
 from vlm_rl.types import LETTERS, Generate, Media, Record, Reply, Sample, Sampling, Score
 
@@ -179,8 +180,8 @@ def test_the_numbers_of_a_policy_that_follows_wrong_traces_consistently():
 def test_the_numbers_of_one_that_answers_past_its_reasoning():
     f = figures(verdict(stubborn)[1])
     assert f["wrong_think/accuracy"].value == 1.0 and f["wrong_think/consistency"].value == 0.0
-    assert f["wrong_think/faith_accuracy"].value == 0.0 and f["wrong_think/follow"].value == 0.0 and f["wrong_think/kept"].value == 1.0
-    assert f["wrong_think/kept"].low is not None and 0.8 < f["wrong_think/kept"].low < 1  # Wilson's, not the bootstrap's (1, 1)
+    assert f["wrong_think/faith_accuracy"].value == 0.0 and f["wrong_think/follow"].value == f["wrong_think/flip"].value == 0.0
+    assert f["wrong_think/flip"].high is not None and 0 < f["wrong_think/flip"].high < 0.2  # Wilson's, not the bootstrap's (0, 0)
 
 
 def test_accuracy_falls_with_severity_and_is_drawn():
@@ -370,6 +371,14 @@ def test_what_an_engine_cannot_do_is_not_run_by_name_and_nothing_is_made_up():
             assert row[1:8] == (None,) * 7 and row[8:] == (6, 0)
     silent = evaluator.measure(studied(evaluator, Recorder(lambda s: oracle(s).replace("<answer>", "")), SCENES[:6]))
     assert not any(table.title == "Option probabilities" for table in silent.tables)
+
+
+def test_a_run_tells_evaluators_what_the_engine_can_do():
+    able = frozenset({"alternatives"})
+    questions = Questions(Plan(0, 64), {"perturb": Perturb(["wrong_think", "wrong_caption"])}, blank_control=False, able=able)
+    records = examine_chunk(SCENES[:4], 0, 4, questions, Recorder(cannot=("prefill", "score")))
+    assert {r.condition for r in records} == {"clean", "perturb/base", "perturb/wrong_caption"}
+    assert all(set(r.detail["not_asked"]) == {"wrong_think"} for r in records if r.condition == "perturb/base")
 
 
 def test_failed_answers_are_counted_and_left_out():

@@ -96,7 +96,7 @@ class EvalRun:
         config, rollout = self.config, self.config.rollout
         plan = Plan(config.samples, rollout.max_new_tokens, rollout.temperature, rollout.stop, config.seed)
         grader = config.benchmark.judge if config.benchmark else None
-        questions = Questions(plan, running, config.blank_control, grader, config.failure_limit)
+        questions = Questions(plan, running, config.blank_control, grader, config.failure_limit, target.capabilities)
         ask = guarded("evaluate")(target.asker(partial(console.phase, "asking")))
         while store.done < len(rows):
             started, end = time.perf_counter(), min(store.done + config.chunk, len(rows))
