@@ -20,6 +20,7 @@ from vlm_rl.errors import UserError, unknown
 from vlm_rl.types import Reply
 
 PROMPTS = ("thinking", "trained", "yes_no", "principle", "pairwise", "rubric", "step", "conclude", "stances")
+PROMPTS += ("acknowledged", "relied", "supported", "stated")
 MOST_CHARACTERS = 12_000  # of one field
 LEAST_MASS = 0.5  # of yes and no among the first tokens, for P(yes) to mean anything
 

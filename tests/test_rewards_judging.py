@@ -28,6 +28,13 @@ FIELDS |= {"principle": "It is short."}
 NEEDED = {"thinking": ("question", "trace"), "yes_no": ("trace", "answer"), "pairwise": ("question", "first", "second")}
 NEEDED |= {"rubric": ("question", "criteria", "response"), "conclude": ("question", "trace"), "stances": ("question", "trace", "answer")}
 NEEDED["stances"] += ("inserted", "following", "second")
+NEEDED |= {
+    "acknowledged": ("kind", "target", "trace"),
+    "relied": ("kind", "target", "reliance", "trace"),
+    "supported": ("question", "answer"),
+}
+NEEDED["stated"] = ("factor", "trace")
+ABOUT = {"factor": "it is red", "kind": "an opinion", "target": "red", "reliance": "the opinion is followed"}
 FIELDS |= {"inserted": "I see blue.", "following": "Wait, it is red."}
 NEEDED |= {"rubric": ("question", "criteria", "response"), "principle": ("question", "principle", "response")}
 NEEDED["trained"] = NEEDED["thinking"]
@@ -166,10 +173,10 @@ def test_the_guard_is_quick_on_a_hostile_text():
 
 @pytest.mark.parametrize("name", PROMPTS)
 def test_prompts_hold_their_fields_between_delimiters_and_say_what_is_missing(name):
-    fields = {key: FIELDS.get(key, ["is red", "is short"]) for key in NEEDED[name]}
+    fields = {key: (FIELDS | ABOUT).get(key, ["is red", "is short"]) for key in NEEDED[name]}
     prompt = render(name, item="scenes/7", **fields)
     assert prompt.startswith("Item: scenes/7\n") and "Item" not in render(name, item=None, **fields)
-    for key in fields.keys() - {"criteria", "principle"}:
+    for key in fields.keys() - {"criteria", "principle"} - ABOUT.keys():
         assert section(prompt, key) == FIELDS[key]
     forms = {"thinking": "<score>", "step": "<score>", "trained": "<score>", "rubric": "<score>", "pairwise": "<choice>"}
     asked = (forms | {"conclude": "<conclusion>", "stances": "<stances>"}).get(name, "yes or no")
