@@ -77,7 +77,7 @@ class RemotePolicy(OpenAIJudge):
             return None
 
     def _tells_alternatives(self) -> bool:
-        query = Generate("policy", _QUESTION, Sampling(1, 0.0, alternatives=2))
+        query = Generate("policy", _QUESTION, Sampling(1, 0.0, alternatives=5))
         try:
             return len(self.sent(self.body(query)).alternatives) > 1
         except Unanswered as error:
