@@ -76,8 +76,18 @@ class ModelConfig(Section):
         return self
 
 
+class VLLMConfig(Section):
+    """With rollout.engine: vllm."""
+
+    max_num_seqs: int = Field(default=256, ge=1, description="most completions decoded at once")
+    gpu_memory_utilization: float = Field(default=0.45, gt=0, le=1, description="share of the device's memory that vLLM takes for itself")
+    enforce_eager: bool = Field(default=False, description="without CUDA graphs: starts sooner, decodes slower")
+    sleep_level: Literal[0, 1, 2] = Field(default=1, description="on CUDA, what vLLM gives back during the update: 1 cache, 2 weights too")
+
+
 class RolloutConfig(Section):
-    engine: Literal["hf"] = "hf"
+    engine: Literal["hf", "vllm"] = "hf"
+    vllm: VLLMConfig = VLLMConfig()
     prompts_per_step: int = Field(default=16, ge=1)
     group_size: int = Field(default=8, ge=2)
     temperature: float = Field(default=1.0, gt=0)

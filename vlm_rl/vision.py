@@ -88,7 +88,9 @@ class VisualProcessor:
             video = self.processor.video_processor
             times = -(-len(outline.indices) // video.temporal_patch_size)
             grid = torch.tensor([[times, outline.height // video.patch_size, outline.width // video.patch_size]])
-            spelled = self.processor.replace_video_token({"video_grid_thw": grid, "video_metadata": [self._about(outline)]}, 0)
+            spelled = self.processor.replace_video_token(
+                {"video_grid_thw": grid, "video_metadata": [VideoMetadata(**about(outline), video_backend=self.budget.backend)]}, 0
+            )
             runs = tuple(len(run) // len(VIDEO_PAD) for run in PADS.findall(spelled))
             return Vision({}, runs, SNIPPET.replace(VIDEO_PAD, PADS.sub(VIDEO_PAD, spelled)))
         bounds = self.image_size.get("size")
@@ -118,22 +120,13 @@ class VisualProcessor:
         if "cap_pixels_per_frame" in self.processor.video_processor.valid_kwargs.__annotations__:
             how["cap_pixels_per_frame"] = False  # concerns resizing only; left out, it is warned about
         frames = torch.from_numpy(clip.frames).permute(0, 3, 1, 2)
-        out = self.processor(text=[SNIPPET], videos=[frames], video_metadata=[self._about(clip.outline)], **how)
+        out = self.processor(
+            text=[SNIPPET], videos=[frames], video_metadata=[VideoMetadata(**about(clip.outline), video_backend=self.budget.backend)], **how
+        )
         self.calls += 1
         ids = out.pop("input_ids")[0].tolist()
         tensors = {name: torch.as_tensor(out[name]) for name in out if name.endswith(("_videos", "grid_thw", "grid_ts"))}
         return Vision(tensors, *self._runs(ids), _size(tensors["video_grid_thw"], self.processor.video_processor.patch_size))
-
-    def _about(self, outline: Outline) -> VideoMetadata:
-        return VideoMetadata(
-            total_num_frames=outline.total,
-            fps=outline.fps,
-            width=outline.width,
-            height=outline.height,
-            duration=outline.total / outline.fps,
-            video_backend=self.budget.backend,
-            frames_indices=list(outline.indices),
-        )
 
     def _runs(self, ids: list[int]) -> tuple[tuple[int, ...], str]:
         """The lengths of the runs of placeholders, and the text with each run shortened to one."""
@@ -153,3 +146,15 @@ def _size(grid: torch.Tensor, patch: int) -> tuple[int, int]:
 
 def _unusable(row: str, width: int, height: int, error: ValueError) -> RowError:
     return RowError(row, f"the picture ({width}x{height}) cannot be processed: {error}")
+
+
+def about(outline: Outline) -> dict[str, Any]:
+    """What processors and engines are told of a video beside its frames."""
+    return {
+        "total_num_frames": outline.total,
+        "fps": outline.fps,
+        "width": outline.width,
+        "height": outline.height,
+        "duration": outline.total / outline.fps,
+        "frames_indices": list(outline.indices),
+    }
