@@ -125,12 +125,10 @@ def test_new_weights_answer_at_once_also_about_pictures_seen_before(both):
         vllm.load_weights(before.items())
 
 
-def test_each_reset_is_needed(both, monkeypatch):
-    """Without the prefix cache's reset old keys and values answer; without the encoder cache's the next known picture crashes vLLM, so that
-    one is tried last in a process of its own."""
+def test_without_the_prefix_caches_reset_old_keys_and_values_answer(both, monkeypatch):
     vllm, hf = both
-    requests = [asked(hf.chat, sample("none", 0, question="what color is it? " * 12), limit=6)]
-    (old,) = vllm.generate(requests)[0]
+    requests = [asked(hf.chat, sample("none", 0, question="what color is it? " * 60), limit=6)]
+    vllm.generate(requests)
     before = changed(hf.policy, 2)
     try:
         monkeypatch.setattr(vllm, "forget", vllm.llm.llm_engine.reset_encoder_cache)
@@ -158,3 +156,14 @@ def test_a_model_that_vllm_cannot_load_is_named(tmp_path):
     policy, chat = make("qwen2_5_vl")
     with pytest.raises(UserError, match=r"rollout.engine=vllm: vLLM cannot load"):
         VLLMEngine(str(tmp_path), chat, VLLMConfig(), HFEngine(policy, chat), 512)
+
+
+def test_without_the_encoder_caches_reset_the_next_known_picture_crashes(both, monkeypatch):
+    """Stands last: vLLM is of no use afterwards."""
+    vllm, hf = both
+    requests = [asked(hf.chat, sample("seen"))]
+    vllm.generate(requests)
+    monkeypatch.setattr(vllm, "forget", vllm.llm.reset_prefix_cache)
+    vllm.load_weights((name, p.detach()) for name, p in hf.policy.model.named_parameters())
+    with pytest.raises(Exception, match="Encoder cache miss"):
+        vllm.generate(requests)

@@ -79,6 +79,7 @@ class VLLMEngine:
         crash it; other ways of moving weights clear neither and would be stale in silence. Both are cleared here whatever the way.
         """
         self.llm.collective_rpc("reload_weights", kwargs={"weights_iterator": list(weights)})
+        self.llm.apply_model(_repack_projection)
         self.forget()
 
     def forget(self) -> None:
@@ -139,8 +140,8 @@ class VLLMEngine:
         if tuple(seen) != prompt.expanded_ids:
             place = next((i for i, (a, b) in enumerate(zip(seen, prompt.expanded_ids, strict=False)) if a != b), "end")
             raise UserError(
-                f"row {prompt.sample.id}: vLLM read {len(seen)} prompt tokens and the trainer {len(prompt.expanded_ids)}, which differ from "
-                f"token {place} on: the two do not see the same picture, video or text. Use rollout.engine=hf, or a vLLM whose processor is "
+                f"row {prompt.sample.id}: vLLM read {len(seen)} prompt tokens and the trainer {len(prompt.expanded_ids)}, different from "
+                f"token {place} on: they do not see the same picture, video or text. Use rollout.engine=hf, or a vLLM whose processor is "
                 "that of the installed transformers"
             )
 
@@ -156,6 +157,15 @@ def _import() -> Any:
     except ImportError as error:
         raise UserError(f'rollout.engine=vllm: vLLM cannot be imported ({error}); install it with pip install "vlm-rl[vllm]"') from error
     return vllm
+
+
+def _repack_projection(model: torch.nn.Module) -> None:
+    """vLLM's CPU build projects on the vocabulary by a packed copy of the embedding, which its reload (seen in 0.32) leaves as it was."""
+    from vllm.model_executor.layers.vocab_parallel_embedding import VocabParallelEmbedding
+
+    for module in model.modules():
+        if isinstance(module, VocabParallelEmbedding) and not module.weight.is_cuda:
+            module.quant_method.process_weights_after_loading(module)
 
 
 def _banned_processor() -> Any:
