@@ -17,6 +17,7 @@ from vlm_rl.asking import Asker
 from vlm_rl.chat import Chat
 from vlm_rl.config import DataConfig, SftConfig, TrainConfig
 from vlm_rl.console import Console
+from vlm_rl.engine.base import Engine
 from vlm_rl.engine.hf import HFEngine
 from vlm_rl.errors import RowError, UserError
 from vlm_rl.memory import guarded
@@ -140,8 +141,19 @@ class Run(ABC):
         return optimiser
 
     @cached_property
-    def engine(self) -> HFEngine:
-        return HFEngine(self.policy, self.chat, self.config.rollout.batch_size, self.config.train.token_budget)
+    def engine(self) -> Engine:
+        """What writes rollouts and answers of evaluations: the policy itself, or vLLM beside it."""
+        rollout = self.config.rollout
+        own = HFEngine(self.policy, self.chat, rollout.batch_size, self.config.train.token_budget)
+        if rollout.engine == "hf":
+            return own
+        from vlm_rl.engine.vllm import VLLMEngine
+
+        source = str(self.path or self.config.model.path or self.run_dir / "random_start")
+        if not (self.path or self.config.model.path):
+            models.save_model(Path(source), self.policy.model, self.chat)
+        longest = self.config.model.max_prompt_tokens + rollout.max_new_tokens
+        return VLLMEngine(models.source_of(source, "model.path"), self.chat, rollout.vllm, own, longest)
 
     def check_rows(self) -> None:
         """Try all rows of the steps to come and of the evaluation; bad ones stop the run here, or are left out where the config says so."""

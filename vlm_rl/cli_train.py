@@ -27,6 +27,7 @@ from vlm_rl.policy import Policy
 from vlm_rl.tracker import read_jsonl
 from vlm_rl.trainer import Hooks, Plan, Trainer
 from vlm_rl.types import Prompt, Record, Sample, Sampling, ScoredGroup
+from vlm_rl.weights import Followed, SleepingEngine
 
 PICTURED_GROUPS = 32  # of a step, in the report
 
@@ -89,7 +90,8 @@ class TrainRun(Run):
         plan = Plan(config.seed, config.train.steps, rollout.group_size, sampling, guards.parity_every, guards.parity_limit)
         updater = update.Updater(self.policy, self.optimiser, config.algo, limits, self.start if config.algo.kl_weight else None)
         ask = guarded("generate")(Asker(self.engines, self.chat, judges=self.judges))
-        return Trainer(plan, self.prompts, self.engine, ask, self.mixture, updater, Hooks(self.log, self.evaluate, self.save))
+        step = Followed(updater, self.policy, self.engine) if isinstance(self.engine, SleepingEngine) else updater
+        return Trainer(plan, self.prompts, self.engine, ask, self.mixture, step, Hooks(self.log, self.evaluate, self.save))
 
     def prompts(self, step: int) -> list[Prompt]:
         """The rows of a step (from 1), each under its view, rendered; what cannot be rendered is left out where the config says so."""

@@ -231,6 +231,13 @@ class SftConfig(Section):
     tracker: TrackerSection = TrackerSection()
     guards: GuardSection = GuardSection()
 
+    @field_validator("rollout")
+    @classmethod
+    def _own_engine(cls, rollout: RolloutConfig) -> RolloutConfig:
+        if rollout.engine != "hf":
+            raise ValueError("engine: only vlm-rl train has another than hf; a fine-tuning answers with the model it trains")
+        return rollout
+
     @model_validator(mode="after")
     def _judges_in_one_phase(self) -> "SftConfig":
         if self.judge is not None and self.phases:

@@ -1,0 +1,38 @@
+"""Training with vLLM as engine: it follows the weights, and a fine-tuning refuses it."""
+
+import json
+from pathlib import Path
+
+import pytest
+from runs_small import ROOT
+
+pytest.importorskip("vllm")
+
+from vlm_rl.cli_train import train
+from vlm_rl.config import SftConfig, TrainConfig
+from vlm_rl.errors import UserError
+from vlm_rl.loading import load
+
+
+@pytest.mark.slow
+def test_every_step_is_sampled_with_the_weights_of_the_step_before(tmp_path: Path) -> None:
+    small = [
+        "train.steps=3",
+        "eval.questions=20",
+        "eval.samples=0",
+        "eval.every=null",
+        "optim.learning_rate=0.01",
+        "tracker.tensorboard=false",
+    ]
+    vllm = ["rollout.engine=vllm", "rollout.vllm.enforce_eager=true", "rollout.vllm.max_num_seqs=64"]
+    config = load(TrainConfig, str(ROOT / "configs/quickstart.yaml"), [*small, *vllm, f"run_dir={tmp_path / 'run'}"])
+    train(config)
+    lines = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    assert len(lines) == 3 and all("time/sync" in line for line in lines)
+    # At this rate the weights move so far in a step that old ones, or a cache of theirs, would show at once.
+    assert all(line["guard/logprob_diff_max"] < 1e-3 for line in lines)
+
+
+def test_a_fine_tuning_refuses_it() -> None:
+    with pytest.raises(UserError, match="only vlm-rl train has another than hf"):
+        load(SftConfig, str(ROOT / "configs/lab/warm_start.yaml"), ["rollout.engine=vllm"])

@@ -1,0 +1,46 @@
+"""Keeping an engine that holds weights of its own in step with the policy that is trained."""
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
+
+from torch import Tensor
+
+from vlm_rl.engine.base import Engine
+from vlm_rl.policy import Policy
+from vlm_rl.types import ScoredGroup
+
+
+@runtime_checkable
+class SleepingEngine(Engine, Protocol):
+    """An engine with weights of its own, which can give its memory back for a while."""
+
+    def sleep(self) -> None: ...
+
+    def wake(self) -> None: ...
+
+
+@dataclass
+class Followed:
+    """An update that `engine` follows: it sleeps meanwhile and is given the new weights, with every cached state dropped, before anything
+    is asked of it again. That they arrived shows in the next step's comparison of engine and trainer.
+    """
+
+    update: Callable[[Sequence[ScoredGroup], int], dict[str, float]]
+    policy: Policy
+    engine: SleepingEngine
+
+    def __call__(self, scored: Sequence[ScoredGroup], step: int) -> dict[str, float]:
+        self.engine.sleep()
+        metrics = self.update(scored, step)
+        start = time.perf_counter()
+        self.engine.wake()
+        self.engine.load_weights(named_weights(self.policy))
+        return metrics | {"time/sync": time.perf_counter() - start}
+
+
+def named_weights(policy: Policy) -> Iterator[tuple[str, Tensor]]:
+    """Every parameter once, tied ones under their first name."""
+    for name, parameter in policy.model.named_parameters():
+        yield name, parameter.detach()
