@@ -126,7 +126,7 @@ def _more(
     )
     held = [f for f in extra if f.name.endswith("robust_accuracy")]
     lines += [f"{said(f)} are right in base and {f.note} that leave the evidence." for f in held]
-    told = [(name, figures) for name, figures in survival.items() if figures["auroc_p_correct_right"].value is not None]
+    told = [(name, survival[name]) for name in lost if name in survival and survival[name]["auroc_p_correct_right"].value is not None]
     if told:
         name, figures = max(told, key=lambda pair: abs(measured[pair[0]]["drop"].value or 0))
         p, h = figures["auroc_p_correct_right"], figures["auroc_certainty_right"]

@@ -93,9 +93,9 @@ def _without_picture(measured: Measured) -> Verdict | None:
     how = "with a blank picture" if condition == "blank" else "with the picture of another question"
     words = f"{said(same)} of its answers are the same {how}, and accuracy falls by {_points(drop)}"
     if same.value >= SAME:
-        return Verdict("blind", condition, f"{words}: it does not look.", _firm((same, SAME)))
+        return Verdict("blind", condition, f"{words}: they do not depend on the picture.", _firm((same, SAME)))
     looks = drop.low is not None and drop.low > 0
-    rest = "it looks" if looks else "no proof that it looks"
+    rest = "they depend on it" if looks else "no proof that they depend on it"
     return Verdict("", condition, f"{words}: {rest}.", looks)
 
 

@@ -5,12 +5,15 @@ import hashlib
 import json
 import math
 import random
+from pathlib import Path
 
 import numpy as np
 import pytest
 
+from data.media import decode_image
 from data.options import CANNOT_TELL
 from data.scenes import make
+from data.templates import render
 from data.views import VIEWS
 from eval.calibration import auroc, auroc_estimate, calibration_error, calibration_estimate
 from eval.chunks import Questions, examine_chunk
@@ -24,7 +27,13 @@ from eval.perturb_outcomes import suite
 from eval.perturb_section import section
 from eval.perturb_verdict import verdicts
 from eval.runner import Plan, graded_record, record_from
+from vlm_rl import models
+from vlm_rl.asking import Asker
+from vlm_rl.chat import Chat
+from vlm_rl.config import ModelConfig
+from vlm_rl.engine.hf import HFEngine
 from vlm_rl.errors import UserError
+from vlm_rl.policy import Policy
 from vlm_rl.types import LETTERS, Generate, Media, Record, Reply, Sample, Sampling, Score
 
 TEXT = ["stop_think", "wrong_think", "wrong_think_but", "wrong_caption", "wrong_caption_disclaimer", "right_think", "right_caption"]
@@ -513,3 +522,20 @@ def test_intervals_of_ranking_and_calibration_are_those_of_drawn_items():
     assert (ranked.low, ranked.high) == pytest.approx(np.quantile(slow, [0.025, 0.975]).tolist())
     assert (calibrated.low, calibrated.high) == pytest.approx(np.quantile(errors, [0.025, 0.975]).tolist())
     assert calibrated.value == calibration_error(scores, right) and auroc_estimate(scores, [True] * 40, clusters) is None
+
+
+def test_the_shipped_policy_is_asked_for_real_and_its_pictures_are_read_once():
+    config = ModelConfig(path=str(Path(__file__).parent.parent / "data" / "policies" / "scenes"))
+    chat = Chat(models.load_processor(config), config, render("plain"), decode_image)
+    ask = Asker({"policy": HFEngine(Policy(models.load_model(config, chat), chat.visual_ids), chat)}, chat)
+    rows = SCENES[:5]
+    asked = cases(lambda queries: ask([dataclasses.replace(q, sampling=Sampling(112, 0.0)) for q in queries]), rows)
+    evaluator = Perturb(["wrong_think", "right_think", "wrong_caption"])
+    records = [case.base for case in asked] + examine(asked, {"perturb": evaluator}, ask)
+    assert chat.look.calls == len(rows)
+    letters = {(r.sample_id, r.condition): letters_of(r) for r in records if r.condition == "perturb/base"}
+    for case in asked:
+        told = letters[case.row.id, "perturb/base"]
+        assert told is not None and told.mass > 0.5 and case.row.options[told.chosen] == case.base.answer
+    f = figures(evaluator.measure(Study({row.id: row for row in rows}, records)))
+    assert f["wrong_think/follow"].n > 0 and (f["right_think/accuracy"].value or 0) > (f["wrong_think/accuracy"].value or 0)
