@@ -4,7 +4,6 @@ import json
 from pathlib import Path
 
 import pytest
-from runs_small import ROOT
 
 pytest.importorskip("vllm")
 
@@ -12,6 +11,8 @@ from vlm_rl.cli_train import train
 from vlm_rl.config import SftConfig, TrainConfig
 from vlm_rl.errors import UserError
 from vlm_rl.loading import load
+
+ROOT = Path(__file__).parent.parent
 
 
 @pytest.mark.slow
