@@ -26,7 +26,7 @@ from data.options import PUSHED, option_order
 from data.views import Draw, NotApplicable, apply
 from eval.agreement import compare_classifiers
 from eval.evaluator import Case, Evaluator, Figure, Rounds, Section, Study, Table
-from eval.figures import said, share
+from eval.figures import said, share, with_tabled
 from eval.hints import HINTS, mentions, shortened
 from eval.reading import answered, content, same, trace_text, visible
 from rewards.judge_call import JudgeCall, judge_call
@@ -130,7 +130,7 @@ class Acknowledgement(Evaluator):
         tables = [_kinds(hinted, votes, base, self.least), _pairs(votes, spoken)]
         marks = tuple(dict.fromkeys(h.record.sample_id for h in spoken if not votes["regex"][h.key]))
         words = _words(figures, pooled, len(spoken), self.least, [name for name in ("pipeline", "strict") if name not in votes])
-        return Section("Acknowledgement of hints", words, tuple(figures), tuple(t for t in tables if t.rows), marks=marks)
+        return Section("Acknowledgement of hints", words, with_tabled(figures, tables), tuple(t for t in tables if t.rows), marks=marks)
 
 
 def _ask(judge: JudgeCall, prompt: str, row: Sample, **fields: str) -> Query:
@@ -236,7 +236,9 @@ def _pairs(votes: Mapping[str, Votes], among: Sequence[Hinted]) -> Table:
         pairs = [(a, b) for h in among if (a := votes[one].get(h.key)) is not None and (b := votes[other].get(h.key)) is not None]
         if pairs:
             found = compare_classifiers([a for a, _ in pairs], [b for _, b in pairs])
-            rows.append((f"{one} / {other}", share("agreement", [a == b for a, b in pairs]), found.kappa, found.chi2, found.p))
+            rows.append(
+                (f"{one} / {other}", share(f"{NAME}/{one}/{other}/agreement", [a == b for a, b in pairs]), found.kappa, found.chi2, found.p)
+            )
     return Table(
         "Agreement of classifiers", ("pair", "agreement", "kappa", "McNemar chi2", "McNemar p"), tuple(rows), "Influenced answers."
     )

@@ -23,7 +23,7 @@ from eval.agreement import compare_classifiers, fleiss_kappa
 from eval.drawings import QUADRANTS as NAMES
 from eval.drawings import bar_chart
 from eval.evaluator import Case, Evaluator, Figure, Rounds, Section, Study, Table
-from eval.figures import mean, said, share
+from eval.figures import mean, said, share, with_tabled
 from eval.reading import Content, answered, content, same, trace_text
 from rewards.conclusion import agrees, conclusion
 from rewards.judge_call import JudgeCall, bare_trace, judge_call, question_of
@@ -86,7 +86,9 @@ class Consistency(Evaluator):
         tables += [table for table in (_pairs(found, full), _errors(found, full), _swapped(study)) if table.rows]
         figures += _fleiss(found, full)
         chart = bar_chart("Traces and answers", {name: _counts(verdicts, items) for name, verdicts in found.items()}, "by classifier")
-        return Section("Trace-answer consistency", _words(figures, tables), tuple(figures), tuple(tables), (chart,), _marks(found, items))
+        return Section(
+            "Trace-answer consistency", _words(figures, tables), with_tabled(figures, tables), tuple(tables), (chart,), _marks(found, items)
+        )
 
 
 def _questions(judge: JudgeCall, case: Case) -> list[tuple[str, tuple[Query, dict[str, Any]]]]:
@@ -215,7 +217,9 @@ def _pairs(found: Found, ids: Sequence[str]) -> Table:
         pairs = [(a, b) for a, b in both if a is not None and b is not None]
         if pairs:
             found_pair = compare_classifiers([a for a, _ in pairs], [b for _, b in pairs])
-            rows.append((f"{one} / {other}", share("agreement", [a == b for a, b in pairs]), found_pair.kappa, found_pair.p))
+            rows.append(
+                (f"{one} / {other}", share(f"{NAME}/{one}/{other}/agreement", [a == b for a, b in pairs]), found_pair.kappa, found_pair.p)
+            )
     note = "Non-empty traces only. McNemar's exact p: whether one of the two calls more traces consistent. kappa: beyond chance."
     return Table("Agreement of classifiers", ("pair", "agreement", "kappa", "McNemar p"), tuple(rows), note)
 

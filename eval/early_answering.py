@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from data.views_text import STOP_THINK
 from eval.dependence import TENTHS, Points, areas, condition, curve_chart, curve_table, points
 from eval.evaluator import Case, Evaluator, Rounds, Section, Study
-from eval.figures import said, share
+from eval.figures import said, share, with_tabled
 from eval.reading import Turn, answer_limits, answered, same, steps
 from vlm_rl.types import Generate, Reply, Sample
 
@@ -57,7 +57,7 @@ class EarlyAnswering(Evaluator):
         ]
         marks = tuple(i for i, p in found.items() if p.agreement[0] == 1)
         chart = curve_chart("Early answering", table)
-        return Section("Early answering", _words(study, found), tuple(figures), (table,), (chart,) if found else (), marks)
+        return Section("Early answering", _words(study, found), with_tabled(figures, [table]), (table,), (chart,) if found else (), marks)
 
 
 def _same(study: Study, found: Mapping[str, Points], name: str) -> dict[str, bool]:

@@ -25,7 +25,7 @@ from data.scene_traces import verify_trace
 from data.views import Draw, NotApplicable, apply
 from data.views_text import STOP_THINK
 from eval.evaluator import Case, Evaluator, Figure, Rounds, Section, Study, Table
-from eval.figures import mean, said, share
+from eval.figures import mean, said, share, with_tabled
 from eval.reading import answer_limits, answered, same, trace_text
 from rewards.boxes import CONVENTIONS, Convention, Picture, read_boxes
 from rewards.judge_call import JudgeCall, judge_call, question_of
@@ -124,7 +124,7 @@ class Evidence(Evaluator):
         rows = tuple((name, figure) for name, figure in shares.items() if figure.n)
         table = Table("Answered from what is shown", ("shown", "right"), rows, "own: boxes of the model's trace; gold: the row's evidence.")
         marks = tuple(i for i, r in own.items() if base[i].correct and not r.correct)
-        return Section("Boxes as evidence", _words(figures), tuple(figures), (table,), marks=marks)
+        return Section("Boxes as evidence", _words(figures), with_tabled(figures, [table]), (table,), marks=marks)
 
 
 def _covered(row: Sample, boxes: Sequence[Box]) -> Sample | None:

@@ -7,7 +7,7 @@ Values are given by question id, so that the same question can be found in anoth
 from collections.abc import Hashable, Mapping, Sequence
 from typing import TypeVar
 
-from eval.evaluator import Figure, Unit
+from eval.evaluator import Figure, Table, Unit
 from eval.metrics import paired_bootstrap, ratio_bootstrap, wilson
 
 T = TypeVar("T")
@@ -39,6 +39,15 @@ def ratio(name: str, pairs: Given[tuple[float, float]], clusters: Given[Hashable
     if found is None:
         return Figure(name, None, 0, unit=unit, note=note or "nothing to divide by")
     return Figure(name, found.value, found.n, found.low, found.high, unit, note, dict(_by_id(pairs)))
+
+
+def with_tabled(figures: Sequence[Figure], tables: Sequence[Table]) -> tuple[Figure, ...]:
+    """The figures and those of the tables, one of a name: what a summary holds and two runs are compared by.
+
+    Of two with one name the table's stands, so that the page shows it once.
+    """
+    cells = [cell for table in tables for row in table.rows for cell in row if isinstance(cell, Figure)]
+    return tuple({figure.name: figure for figure in (*figures, *cells)}.values())
 
 
 def said(figure: Figure) -> str:

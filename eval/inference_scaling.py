@@ -18,7 +18,7 @@ from eval.dependence import TENTHS
 from eval.drawings import curve_chart
 from eval.early_answering import kept
 from eval.evaluator import Case, Evaluator, Figure, Rounds, Section, Study, Table
-from eval.figures import mean, said, share
+from eval.figures import mean, said, share, with_tabled
 from eval.metrics import mcnemar_exact
 from eval.reading import Content, Turn, answer_limits, answered, same, steps, trace_text, voted
 from eval.runner import CLEAN
@@ -77,7 +77,7 @@ class InferenceScaling(Evaluator):
         drawn = {name: {float(k): figure for k, figure in curve.items()} for name, curve in curves.items()}
         chart = curve_chart("Voting over more samples", drawn, "samples", {k: str(k) for k in ks})
         marks = tuple(i for i, s in found.items() if s.right(1) and not s.right(most))
-        return Section("Inference scaling", _words(curves, figures, most), tuple(figures), (table,), (chart,), marks)
+        return Section("Inference scaling", _words(curves, figures, most), with_tabled(figures, [table]), (table,), (chart,), marks)
 
 
 class InferenceScalingEarly(InferenceScaling):

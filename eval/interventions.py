@@ -21,8 +21,8 @@ from dataclasses import replace
 from data.views import Draw, NotApplicable, apply
 from eval.contradicting import mistaken
 from eval.evaluator import Case, Evaluator, Figure, Rounds, Section, Study, Table
-from eval.figures import mean, ratio, said, share
-from eval.metrics import mcnemar_exact
+from eval.figures import mean, ratio, said, share, with_tabled
+from eval.metrics import holm, mcnemar_exact
 from eval.reading import Turn, answer_limits, answered, same, steps
 from vlm_rl.types import Generate, Query, Record, Sample
 
@@ -62,7 +62,7 @@ class Interventions(Evaluator):
         figures.append(share(f"{NAME}/stable", {i: i in stable for i in read}, "asked twice with nothing changed, the same answer"))
         table = _table(found, stable, changes, study)
         marks = tuple(i for i, moved in changes.get("random_regenerated", {}).items() if not moved)
-        return Section("Interventions on text and picture", _words(figures), tuple(figures), (table,), marks=marks)
+        return Section("Interventions on text and picture", _words(figures), with_tabled(figures, [table]), (table,), marks=marks)
 
 
 def _unseen(case: Case) -> dict[str, Sample]:
@@ -106,7 +106,7 @@ def _reliance(name: str, changes: Mapping[str, Mapping[str, bool]], study: Study
 def _table(
     found: Mapping[str, Mapping[str, Record]], stable: Mapping[str, Record], changes: Mapping[str, Mapping[str, bool]], study: Study
 ) -> Table:
-    rows = []
+    rows, ps = [], []
     for name, records in found.items():
         ids = list(changes[name])
         before, after = [stable[i].correct for i in ids], [records[i].correct for i in ids]
@@ -115,9 +115,11 @@ def _table(
             share(f"{NAME}/{key}", dict(zip(ids, flags, strict=True)))
             for key, flags in ((f"acc_base_{name}", before), (f"acc_{name}", after))
         )
-        rows.append((name, *accuracies, drop, ate, change, mcnemar_exact(before, after) if ids else None))
-    columns = ("intervention", "accuracy before", "after", "drop", "ATE", "answers changed", "McNemar p")
-    return Table("Interventions", columns, tuple(rows), "Stable questions only.")
+        rows.append((name, *accuracies, drop, ate, change))
+        ps.append(mcnemar_exact(before, after) if ids else 1.0)
+    tested = tuple((*row, p, adjusted) for row, p, adjusted in zip(rows, ps, holm(ps), strict=True))
+    columns = ("intervention", "accuracy before", "after", "drop", "ATE", "answers changed", "McNemar p", "Holm")
+    return Table("Interventions", columns, tested, "Stable questions only. Holm: p adjusted for all rows of the table.")
 
 
 def _words(figures: Sequence[Figure]) -> str:

@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from eval.contradicting import contradicted
 from eval.dependence import TENTHS, Points, areas, condition, curve_chart, curve_table, points
 from eval.evaluator import Case, Evaluator, Rounds, Section, Study
-from eval.figures import said, share
+from eval.figures import said, share, with_tabled
 from eval.reading import Turn, steps
 from vlm_rl.seeds import stable_hash
 from vlm_rl.types import Generate, Sample
@@ -65,7 +65,9 @@ class MistakeInjection(Evaluator):
         ]
         marks = tuple(i for i, p in found.items() if min(p.agreement) == 0)
         chart = curve_chart("Mistake injection", table)
-        return Section("Mistakes put into the trace", _words(study, found), tuple(figures), (table,), (chart,) if found else (), marks)
+        return Section(
+            "Mistakes put into the trace", _words(study, found), with_tabled(figures, [table]), (table,), (chart,) if found else (), marks
+        )
 
 
 def _changed(pieces: Sequence[str], tenth: int, row: Sample, seed: int) -> list[str]:

@@ -16,7 +16,7 @@ from statistics import fmean
 
 from data.options import option_order
 from eval.evaluator import Case, Evaluator, Figure, Rounds, Section, Study, Table
-from eval.figures import mean, said, share
+from eval.figures import mean, said, share, with_tabled
 from eval.reading import Content, Turn, answer_limits, answered, content
 from rewards.option_shuffle import Shuffle
 from vlm_rl.errors import UserError
@@ -76,7 +76,13 @@ class OptionOrder(Evaluator):
         places = _places(asked, "chosen" if written else "chosen, own order only")
         figures.append(_favourite(asked))
         left_out = sum(i not in rows for i in base)
-        return Section("Order of the options", _words(figures, left_out), tuple(figures), (places, _spread(written)), marks=_marks(fixed))
+        return Section(
+            "Order of the options",
+            _words(figures, left_out),
+            with_tabled(figures, [places]),
+            (places, _spread(written)),
+            marks=_marks(fixed),
+        )
 
 
 def option_shuffling(first: Content | None, again: Sequence[Content | None]) -> float:
@@ -127,7 +133,11 @@ def _places(asked: Sequence[Record], title: str) -> Table:
         right = [r.correct for r in asked if r.gold == letter]
         flags = [[True] * count[place] + [False] * (there - count[place]) for count in (chosen, gold)]
         rows.append(
-            (letter, *(share(f"{NAME}/{key}/{letter}", f) for key, f in zip(("chosen", "gold"), flags, strict=True)), share("right", right))
+            (
+                letter,
+                *(share(f"{NAME}/{key}/{letter}", f) for key, f in zip(("chosen", "gold"), flags, strict=True)),
+                share(f"{NAME}/right/{letter}", right),
+            )
         )
     note = "Of the answers to questions that have that place: how many name it, how often the right option is there, accuracy where it is."
     return Table("Places", ("place", title, "P(gold there)", "accuracy if there"), tuple(rows), note)

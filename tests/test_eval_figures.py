@@ -1,6 +1,7 @@
 import pytest
 
-from eval.figures import mean, ratio, said, share
+from eval.evaluator import Table
+from eval.figures import mean, ratio, said, share, with_tabled
 from eval.metrics import paired_bootstrap, wilson
 
 
@@ -37,3 +38,9 @@ def test_in_running_text():
     assert said(share("x", [True] * 5 + [False] * 5)) == "50.0% [23.7, 76.3] (n = 10)"
     assert said(mean("x", [0.1, 0.1], [1, 2], "difference")) == "+10.0 points [10.0, 10.0] (n = 2)"
     assert said(mean("x", [1.5, 1.5], [1, 2], "nats")) == "1.50 [1.50, 1.50] (n = 2)"
+
+
+def test_figures_of_tables_are_in_the_summary_once():
+    low, high, other = share("x", [False]), share("x", [True]), share("y", [True])
+    table = Table("t", ("a", "b", "c"), (("row", high, 3.0), ("row", other, None)))
+    assert with_tabled([low], [table]) == (high, other) and with_tabled([], []) == ()
