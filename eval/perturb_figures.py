@@ -89,7 +89,7 @@ def between(suite: Suite) -> list[Figure]:
     for measure, one, other in wanted:
         if one in suite.asked and other in suite.asked:
             low, high = suite.asked[one].outcomes, suite.asked[other].outcomes
-            gains = {i: float(high[i].correct) - float(low[i].correct) for i in low if i in high}
+            gains = {i: float(high[i].correct) - float(low[i].correct) for i in low if i in high and i in suite.base}
             figures.append(mean(f"{NAME}/{one}/{measure}", gains, suite.clusters, "difference"))
     return figures
 

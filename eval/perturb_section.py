@@ -124,9 +124,14 @@ def _more(
     lines.append(
         f"Accuracy falls beyond chance (Holm) under {', '.join(lost)}." if lost else "No condition lowers accuracy beyond chance (Holm)."
     )
+    graded = [name for name, one in found.asked.items() if one.condition.severity is not None and "drop" in measured.get(name, {})]
+    if graded:
+        worst = max(graded, key=lambda name: measured[name]["drop"].value or 0.0)
+        lines.append(f"Of what comes in severities {worst} costs most: {said(measured[worst]['drop'])}.")
     held = [f for f in extra if f.name.endswith("robust_accuracy")]
     lines += [f"{said(f)} are right in base and {f.note} that leave the evidence." for f in held]
-    told = [(name, survival[name]) for name in lost if name in survival and survival[name]["auroc_p_correct_right"].value is not None]
+    kept = [name for name in lost if found.asked[name].condition.keeps_evidence and name in survival]
+    told = [(name, survival[name]) for name in kept if survival[name]["auroc_p_correct_right"].value is not None]
     if told:
         name, figures = max(told, key=lambda pair: abs(measured[pair[0]]["drop"].value or 0))
         p, h = figures["auroc_p_correct_right"], figures["auroc_certainty_right"]
