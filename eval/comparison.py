@@ -89,15 +89,23 @@ def _content(record: Record) -> tuple[object, ...]:
 
 
 def changes(before: Measured, after: Measured, ids: Sequence[str]) -> dict[str, list[Change]]:
-    """Every figure that both runs have, by section label."""
+    """Every figure that both runs have, by section label; one that repeats another in both runs is left out (the highest of a range)."""
     clusters = before.study.clusters()
     found: dict[str, list[Change]] = {}
     for label, section in before.sections.items():
         other = {figure.name: figure for figure in after.sections[label].figures} if label in after.sections else {}
-        pairs = [(figure, other[figure.name]) for figure in section.figures if figure.name in other]
+        pairs = _different([(figure, other[figure.name]) for figure in section.figures if figure.name in other])
         if pairs:
             found[label] = _adjusted([_change(label, one, two, ids, clusters) for one, two in pairs])
     return found
+
+
+def _different(pairs: Sequence[tuple[Figure, Figure]]) -> list[tuple[Figure, Figure]]:
+    kept: list[tuple[Figure, Figure]] = []
+    for one, two in pairs:
+        if not one.items or all((one.items, two.items) != (first.items, second.items) for first, second in kept):
+            kept.append((one, two))
+    return kept
 
 
 def _adjusted(found: Sequence[Change]) -> list[Change]:

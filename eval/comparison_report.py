@@ -14,7 +14,7 @@ from eval.evaluator import Figure, Table
 from eval.examples import Example, across_runs
 from eval.run_files import spread
 from eval.section_report import FIGURES, MARKDOWN, REPORT, environment, legend_of, write_aside
-from eval.wording import cell_text, escaped, inert, named, table_markdown
+from eval.wording import escaped, inert, named, table_markdown
 
 _CARDS = 4
 _ROWS = 14
@@ -175,10 +175,8 @@ def _markdown(pairs: Sequence[Pair], questions: int) -> str:
         lines += [f"# {escaped(pair.before)} → {escaped(pair.after)}", "", escaped(f"{pair.words}."), ""]
         lines += [escaped(f"Beyond chance: {pair.others}."), ""] if pair.others else []
         for title, rows in pair.groups:
-            columns = ("figure", pair.before, pair.after, "change", "p", "p (Holm)")
-            cells = tuple(
-                (named(r.change.name), r.change.before, r.change.after, cell_text(r.change.difference), r.p, r.p_holm) for r in rows
-            )
+            columns = ("figure", "change", pair.before, pair.after, "p", "p (Holm)")
+            cells = tuple((named(r.change.name), r.change.difference, r.change.before, r.change.after, r.p, r.p_holm) for r in rows)
             lines += [table_markdown(Table(title, columns, cells))]
     lines += [f"{questions} questions, the same in all runs. Brackets are 95% intervals, paired by question.", ""]
     return "\n".join(lines)

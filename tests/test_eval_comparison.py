@@ -49,6 +49,16 @@ def test_changes_are_paired_by_question():
     assert nats.difference.value == 0 and nats.difference.unit == "nats" and nats.direction == "open"
 
 
+def test_the_highest_of_a_range_is_not_tested_twice():
+    def with_copy(run):
+        (rule,) = run.sections["consistency"].figures
+        figures = (rule, dataclasses.replace(rule, name="consistency/highest"))
+        return dataclasses.replace(run, sections={"consistency": Section("Consistency", "", figures)})
+
+    (change,) = changes(with_copy(BEFORE), with_copy(AFTER), IDS)["consistency"]
+    assert change.name == "consistency/rule" and change.p == change.p_holm
+
+
 @pytest.mark.parametrize(
     ("score", "reasoning", "tone", "words"),
     [
