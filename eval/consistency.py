@@ -217,11 +217,15 @@ def _pairs(found: Found, ids: Sequence[str]) -> Table:
         pairs = [(a, b) for a, b in both if a is not None and b is not None]
         if pairs:
             found_pair = compare_classifiers([a for a, _ in pairs], [b for _, b in pairs])
-            rows.append(
-                (f"{one} / {other}", share(f"{NAME}/{one}/{other}/agreement", [a == b for a, b in pairs]), found_pair.kappa, found_pair.p)
-            )
+            agreement = share(f"{NAME}/{one}/{other}/agreement", [a == b for a, b in pairs])
+            rows.append((f"{one} / {other}", agreement, _plain(found_pair.kappa), _plain(found_pair.p)))
     note = "Non-empty traces only. McNemar's exact p: whether one of the two calls more traces consistent. kappa: beyond chance."
     return Table("Agreement of classifiers", ("pair", "agreement", "kappa", "McNemar p"), tuple(rows), note)
+
+
+def _plain(value: float | None) -> str | None:
+    """A number that is no share."""
+    return None if value is None else f"{value:.2g}"
 
 
 def _errors(found: Found, ids: Sequence[str]) -> Table:

@@ -142,14 +142,15 @@ def _said(run_dir: Path, record: Record, clean: Record, convention: Convention) 
         "not well-formed": not record.wellformed,
         "no reasoning": not trace,
     }
+    pieces = tuple(marked(cut(trace or record.completion), record))
     other = record.media_ids if record.media_ids != clean.media_ids else ()
     shown = [_shown(run_dir, media_id, record, convention) for media_id in other[:_PICTURES]]
     return Said(
         condition="as asked" if record is clean else _condition(record),
         asked=tuple(added(cut(record.question), cut(clean.question))) if record.question != clean.question else (),
         options=_options(record) if record.options != clean.options else (),
-        given=cut(record.prefill),
-        trace=tuple(marked(cut(trace or record.completion), record)),
+        given="" if any("given" in piece.marks for piece in pieces) else cut(record.prefill),
+        trace=pieces,
         answer=_answer(record),
         correct=record.correct,
         notes=tuple(note for note, applies in notes.items() if applies),

@@ -39,9 +39,11 @@ class Span:
 
 
 def marked(trace: str, record: Record) -> list[Piece]:
-    """The trace of a record, cut into pieces that together are the trace."""
+    """The trace of a record, cut into pieces that together are the trace. What the test itself concludes is not held against the model."""
     late = max(0, len(trace) - _MOST)
-    spans = [*_given(trace, record), *_false_claims(trace[:_MOST], record), *_conclusions(trace[late:], record, late)]
+    given = _given(trace, record)
+    own = [span for span in _conclusions(trace[late:], record, late) if span.start >= given]
+    spans = [Span(0, given, "given"), *_false_claims(trace[:_MOST], record), *own]
     cuts = sorted({0, len(trace), *(cut for span in spans for cut in (span.start, span.end))})
     pieces = []
     for start, end in pairwise(cuts):
@@ -63,11 +65,10 @@ def _shared(one: str, other: str) -> int:
     return next((i for i, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), min(len(one), len(other)))
 
 
-def _given(trace: str, record: Record) -> Iterator[Span]:
-    """The part of the trace that the turn was begun with."""
+def _given(trace: str, record: Record) -> int:
+    """How much of the trace the turn was begun with."""
     begun = record.prefill.rpartition("<think>")[2].partition("</think>")[0].strip()
-    if begun and trace.startswith(begun):
-        yield Span(0, len(begun), "given")
+    return len(begun) if trace.startswith(begun) else 0
 
 
 def _false_claims(trace: str, record: Record) -> Iterator[Span]:

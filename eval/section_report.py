@@ -5,6 +5,7 @@ All text that comes from data or a model is hostile: it reaches the page only th
 """
 
 import logging
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,6 +28,7 @@ log = logging.getLogger(__name__)
 
 REPORT, MARKDOWN, FIGURES = "report.html", "report.md", "figures.csv"
 _LONGEST_CELL = 400
+_NUMBER = re.compile(r"[<>]?\s?[-+]?\d[\d.,]{0,20}(?:e[-+]?\d{1,3})?%?")
 
 
 @dataclass(frozen=True)
@@ -133,7 +135,9 @@ def _shown(run_dir: Path, label: str, section: Section, study: Study, config: Ro
 
 
 def _kind(cell: Any) -> str:
-    return "figure" if isinstance(cell, Figure) else "text" if isinstance(cell, str) else "number"
+    if isinstance(cell, str):
+        return "number" if _NUMBER.fullmatch(cell) else "text"
+    return "figure" if isinstance(cell, Figure) else "number"
 
 
 def _short(text: str) -> str:

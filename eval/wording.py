@@ -63,8 +63,10 @@ def untabled(section: Section) -> tuple[Figure, ...]:
 
 def brief(words: str) -> str:
     """Its first sentences, as many as a summary has room for; the first one whatever its length."""
-    ends = [match.start() + 1 for match in re.finditer(r"[.!?](?=\s[A-Z])", words)]
-    return next((words[:end] for end in reversed(ends) if end <= _BRIEF), words[: ends[0]] if ends and len(words) > _BRIEF else words)
+    if len(words) <= _BRIEF:
+        return words
+    ends = [match.start() + 1 for match in re.finditer(r"[.!?](?=\s[A-Z])", words)] or [len(words)]
+    return words[: max((end for end in ends if end <= _BRIEF), default=ends[0])]
 
 
 def figures_csv(sections: Mapping[str, Section]) -> str:

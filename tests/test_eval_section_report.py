@@ -14,7 +14,7 @@ from eval.evaluator import Figure, Section, Table
 from eval.figures import mean, share
 from eval.runner import save_records
 from eval.section_report import write_eval_report
-from eval.wording import cell_text, escaped, inert
+from eval.wording import brief, cell_text, escaped, inert
 
 RIGHT = {str(i): i % 4 > 0 for i in range(40)}
 FLIPPED = {str(i): i % 3 > 0 for i in range(40)}
@@ -86,8 +86,8 @@ def test_the_page_holds_words_numbers_and_reasons(run_dir):
 def test_examples_show_prompt_perturbation_and_both_traces(run_dir):
     html = write_eval_report(run_dir, sections()).read_text()
     words = Page(html).words
-    assert "stress/wrong caption" in words and '<mark class="given">Caption: teal.' in html
-    assert '<mark class="answer truth">teal</mark>.</p>' in html or '<mark class="truth">teal</mark>.</p>' in html
+    assert "stress/wrong caption" in words and '<mark class="by-given">Caption: teal.' in html
+    assert '<mark class="by-answer by-truth">teal</mark>.</p>' in html or '<mark class="by-truth">teal</mark>.</p>' in html
     assert html.count('<rect x="10.0" y="20.0" width="20.0" height="20.0"') == 1
     assert "picture strip" in html
     assert words.count("not stored with the run") == 1
@@ -179,3 +179,16 @@ def test_markdown_is_shown_not_obeyed():
 )
 def test_cells(cell, expected):
     assert cell_text(cell) == expected
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        ("Short. And whole.", "Short. And whole."),
+        ("One 3.5 is. " + "Two x. " * 60, ("One 3.5 is. " + "Two x. " * 38).strip()),
+        ("x" * 400 + ". Then.", "x" * 400 + "."),
+        ("x" * 400, "x" * 400),
+    ],
+)
+def test_a_summary_holds_whole_sentences(words, expected):
+    assert brief(words) == expected

@@ -97,13 +97,17 @@ def regrade(run_dir: Annotated[Path, typer.Argument(help="the directory of an ev
 
 
 @app.command()
-def report(run_dir: Annotated[Path, typer.Argument(help="the directory of a run")]) -> None:
-    """Write report.html of a run again, finished or not."""
-    if not (run_dir / "config.yaml").exists():
-        raise UserError(f"{run_dir} is not a run directory: it holds no config.yaml")
-    from eval.report import write_report
+def report(
+    run_dirs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="directories of runs: of training, eval or stress")],
+    out: Annotated[Path, typer.Option(help="where the comparison of several runs is written")] = Path("comparison"),
+) -> None:
+    """Write the report of a run again, finished or not; or compare several, the first with each other, on the questions all were asked.
 
-    print(write_report(run_dir))
+    Example: vlm-rl report runs/eval_before runs/eval_after --out runs/comparison
+    """
+    from vlm_rl import cli_report
+
+    print(cli_report.report(run_dirs, out))
 
 
 @data_app.command()
