@@ -123,6 +123,10 @@ def opened(path: Path) -> Iterator[BinaryIO]:
             yield file
     except FileNotFoundError:
         raise UserError(f"data.path: no such file {path}") from None
+    except IsADirectoryError:
+        raise UserError(
+            f"data.path: {path} is a directory; name the file in it, or write data.name=hub for a copy of a hub data set"
+        ) from None
     except (OSError, ValueError) as error:
         raise UserError(f"data.path: {path} cannot be read: {error}") from None
 

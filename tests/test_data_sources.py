@@ -208,7 +208,7 @@ def test_bad_sources_are_named(tmp_path: Path):
         (jsonl(tmp_path, name="jsnl"), "did you mean 'jsonl'"),
         (jsonl(tmp_path).model_copy(update={"path": None}), "data.path is not set"),
         (jsonl(tmp_path / "no.jsonl"), "no such file"),
-        (jsonl(tmp_path), "cannot be read"),
+        (jsonl(tmp_path), "is a directory; name the file in it"),
         (jsonl(tmp_path, demonstrations={"letter_a": 0.5}), "response"),
     ]:
         with pytest.raises(UserError, match=reason):
