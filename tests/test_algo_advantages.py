@@ -5,9 +5,21 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vlm_rl.algo.advantages import ADVANTAGES, gdpo, group_mean, group_std, has_spread, leave_one_out, whiten
+from vlm_rl.algo.advantages import (
+    ADVANTAGES,
+    gdpo,
+    group_mean,
+    group_std,
+    has_spread,
+    leave_one_out,
+    over_reward_std,
+    raw,
+    whiten,
+    whiten_tokens,
+)
 from vlm_rl.errors import UserError
 
+RELATIVE = [name for name in ADVANTAGES if name != "raw"]
 GROUPS = st.lists(st.integers(-40, 40).map(lambda n: n / 8), min_size=2, max_size=16)
 
 
@@ -29,7 +41,7 @@ def test_published_numbers(name: str, totals: list[float], eps: float, expected:
     assert found.tolist() == pytest.approx(expected, abs=5.1e-5 if eps != 1e-6 else 1e-6)
 
 
-@pytest.mark.parametrize("name", ADVANTAGES)
+@pytest.mark.parametrize("name", RELATIVE)
 @pytest.mark.parametrize("eps", [1e-4, 0.0])
 @pytest.mark.parametrize("value", [0.7, 0.0, -3.3, 1e6])
 def test_a_constant_group_is_exactly_zero(name: str, eps: float, value: float) -> None:
@@ -47,7 +59,7 @@ def test_a_nan_total_does_not_vanish() -> None:
     assert group_std(torch.tensor([1.0, float("nan"), 0.0]), 1e-4).isnan().all()
 
 
-@pytest.mark.parametrize("name", ADVANTAGES)
+@pytest.mark.parametrize("name", RELATIVE)
 def test_a_group_of_one_is_refused(name: str) -> None:
     with pytest.raises(UserError, match="group_size"):
         ADVANTAGES[name](torch.tensor([1.0]), 1e-4)
@@ -57,7 +69,7 @@ def test_a_group_of_one_is_refused(name: str) -> None:
 def test_they_sum_to_zero_and_follow_a_permutation(totals: list[float], seed: int) -> None:
     order = torch.randperm(len(totals), generator=torch.Generator().manual_seed(seed))
     totals_G = torch.tensor(totals, dtype=torch.float64)
-    for function in ADVANTAGES.values():
+    for function in (ADVANTAGES[name] for name in RELATIVE):
         advantages_G = function(totals_G, 1e-4)
         assert float(advantages_G.sum()) == pytest.approx(0.0, abs=1e-9)
         assert function(totals_G[order], 1e-4).tolist() == pytest.approx(advantages_G[order].tolist(), abs=1e-9)
@@ -106,3 +118,40 @@ def test_gdpo_gates_after_normalising_and_leaves_small_spreads_small() -> None:
 def test_whitening_a_batch_without_spread_gives_zeros() -> None:
     assert not whiten(torch.full((4,), 0.3), 1e-4).any()
     assert not whiten(torch.tensor([0.3]), 1e-4).any()
+
+
+def test_batch_std_numbers() -> None:
+    """Groups [1, 0] and [1, 1]: the raw spread of the batch is 0.5."""
+    totals = [torch.tensor([1.0, 0.0]), torch.tensor([1.0, 1.0])]
+    centred_N = torch.cat([group_mean(t, 0.0) for t in totals])
+    assert over_reward_std(centred_N, torch.cat(totals), 1e-4).tolist() == pytest.approx([0.9998, -0.9998, 0, 0], abs=5e-5)
+
+
+@pytest.mark.parametrize(("own", "expected"), [(raw, [0.5, -1.5, 0.5, 0.5]), (group_mean, [1.2247, -1.2247, 0, 0])])
+def test_reinforce_pp_numbers(own, expected: list[float]) -> None:
+    """Prompts [1, 0] and [1, 1], one token each: the plain form and the one with a baseline."""
+    given = [a[None] for totals in ([1.0, 0.0], [1.0, 1.0]) for a in own(torch.tensor(totals), 0.0)]
+    white = whiten_tokens(given, [torch.ones(1)] * 4, 1e-4)
+    assert torch.cat(white).tolist() == pytest.approx(expected, abs=5e-5)
+
+
+@given(st.lists(st.lists(st.tuples(st.floats(-2, 2), st.booleans()), min_size=1, max_size=6), min_size=1, max_size=5))
+def test_tokens_are_whitened_over_those_trained(rollouts: list[list[tuple[float, bool]]]) -> None:
+    trained = [a for rollout in rollouts for a, m in rollout if m]
+    given = [torch.tensor([a for a, _ in rollout], dtype=torch.float64) for rollout in rollouts]
+    white = whiten_tokens(given, [torch.tensor([m for _, m in rollout]) for rollout in rollouts], 1e-4)
+    if len(trained) < 2 or max(trained) - min(trained) < 1e-9:
+        assert not trained or not torch.cat(white).any() or max(trained) > min(trained)
+        return
+    mean = sum(trained) / len(trained)
+    scale = (sum((a - mean) ** 2 for a in trained) / (len(trained) - 1) + 1e-8) ** 0.5
+    assert torch.cat(white).tolist() == pytest.approx([(a - mean) / scale for r in rollouts for a, _ in r], abs=1e-6, rel=1e-6)
+
+
+@given(GROUPS, st.floats(-5, 5), st.floats(0.1, 5))
+def test_shift_and_scale_laws(totals: list[float], shift: float, scale: float) -> None:
+    totals_G = torch.tensor(totals, dtype=torch.float64)
+    for function in (group_mean, leave_one_out):
+        moved = function(totals_G * scale + shift, 0.0)
+        assert moved.tolist() == pytest.approx((scale * function(totals_G, 0.0)).tolist(), abs=1e-9)
+    assert raw(totals_G, 0.0).equal(totals_G)

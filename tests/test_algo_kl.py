@@ -7,7 +7,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vlm_rl.algo.kl import KL, k2, k3
+from vlm_rl.algo.kl import GRADIENTS, KL, adapted, k2, k3
 
 
 @pytest.mark.parametrize(("name", "expected"), [("k1", 0.2231), ("k2", 0.0249), ("k3", 0.0231)])
@@ -54,3 +54,37 @@ def test_extreme_differences_stay_finite(name: str, difference: float) -> None:
     assert logp_T.grad is not None
     assert torch.isfinite(value_T).all()
     assert torch.isfinite(logp_T.grad).all()
+
+
+@pytest.mark.parametrize(
+    ("name", "gradient", "expected"),
+    [("k3", "own", 0.2), ("k3", "ratio", 0.2231), ("k1", "ratio", 1.2231), ("k3", "straight", 0.2231), ("k1", "straight", 0.2231)],
+)
+def test_gradient_forms_on_policy(name: str, gradient: str, expected: float) -> None:
+    """p = .5, reference .4: the value is the estimator's in every form."""
+    logp_T, ref_T = torch.tensor([math.log(0.5)], requires_grad=True), torch.tensor([math.log(0.4)])
+    kl_T = KL[name](logp_T, ref_T)
+    formed_T = GRADIENTS[gradient](kl_T, logp_T, ref_T, torch.exp(logp_T - logp_T.detach()))
+    formed_T.sum().backward()
+    assert formed_T.item() == pytest.approx(kl_T.item(), abs=1e-6)
+    assert logp_T.grad is not None and logp_T.grad.item() == pytest.approx(expected, abs=5e-5)
+
+
+@pytest.mark.parametrize(("gradient", "name"), [("ratio", "k1"), ("ratio", "k3"), ("straight", "k1"), ("straight", "k3"), ("own", "k2")])
+def test_unbiased_forms_have_the_gradient_of_the_exact_kl(gradient: str, name: str) -> None:
+    """In the mean over a small vocabulary, on-policy, with respect to the logits."""
+    reference = torch.tensor([0.4, 0.1, 0.2, 0.3], dtype=torch.float64).log()
+    logits = torch.tensor([0.3, -0.2, 0.9, 0.0], dtype=torch.float64, requires_grad=True)
+    logp = logits.log_softmax(0)
+    [wanted] = torch.autograd.grad((logp.exp() * (logp - reference)).sum(), logits, retain_graph=True)
+    formed = GRADIENTS[gradient](KL[name](logp, reference), logp, reference, torch.exp(logp - logp.detach()))
+    [found] = torch.autograd.grad((logp.exp().detach() * formed).sum(), logits)
+    assert torch.allclose(found, wanted, atol=1e-12)
+
+
+@pytest.mark.parametrize("rollouts", [50, 5000])
+def test_the_weight_is_adapted_to_the_target(rollouts: int) -> None:
+    share = min(rollouts / 1000, 1.0)
+    assert adapted(0.1, 0.02, 0.01, 1000, rollouts) == pytest.approx(0.1 * (1 + 0.2 * share))
+    assert adapted(0.1, 0.0, 0.01, 1000, rollouts) == pytest.approx(0.1 * (1 - 0.2 * share))
+    assert adapted(0.1, 0.011, 0.01, 1000, rollouts) == pytest.approx(0.1 * (1 + 0.1 * share))

@@ -33,8 +33,8 @@ from vlm_rl.engine.hf import HFEngine
 from vlm_rl.engine.scripted import ScriptedEngine
 from vlm_rl.errors import UserError
 from vlm_rl.policy import Policy
+from vlm_rl.step_batch import Limits, StepBatch
 from vlm_rl.types import LETTERS, Generate, Group, Query, Reply, RewardResult, Rollout, Sample, Sampling, Score
-from vlm_rl.update import Batch, Limits
 
 PETS = Sample(id="7", question="Which animal?", answer="B", kind="choice", options=("cat", "dog", "cow", "pig"))
 RIGHT = frozenset({1})
@@ -496,8 +496,8 @@ def test_loss_tokens_are_those_of_the_first_pass_alone() -> None:
         [scored] = Mixture(configs(**entries), 0.0).score([group], 0, ask)
         assert ask.calls["policy"] == len(entries) - 1
         spread = dataclasses.replace(scored, totals=(1.0, 0.5, 0.0))
-        batch = Batch([spread], AlgoConfig(), Limits(1.0, 4096, 6))
-        masks.append(torch.cat([batch.mask(policy.pack(items)) for items in batch.packs]))
+        batch = StepBatch([spread], AlgoConfig(), Limits(1.0, 4096, 6))
+        masks.append(torch.cat([batch.store.get("mask", policy.pack(items)) for items in batch.packs([0])]))
     assert torch.equal(masks[0], masks[1]) and masks[0].sum() == sum(len(c.token_ids) for c in completions)
 
 

@@ -15,7 +15,7 @@ from rewards import grading
 from vlm_rl import checkpoint, cli_parts, models, rundir
 from vlm_rl.asking import Asker
 from vlm_rl.chat import Chat
-from vlm_rl.config import DataConfig, SftConfig, TrainConfig
+from vlm_rl.config import DataConfig, SftConfig, SftSection, TrainConfig
 from vlm_rl.console import Console
 from vlm_rl.engine.base import Engine
 from vlm_rl.engine.hf import HFEngine
@@ -83,8 +83,14 @@ class Run(ABC):
     @property
     def updates(self) -> int:
         """Optimiser updates of the whole run."""
-        each = 1 if isinstance(self.config, SftConfig) else self.config.train.updates_per_rollout
-        return self.config.train.steps * each
+        train = self.config.train
+        return train.steps * (1 if isinstance(train, SftSection) else train.updates_per_rollout * train.mini_batches)
+
+    @property
+    def tries(self) -> int:
+        """Most draws of prompts for one step; the sampler's steps after the run's last are those of second and later draws."""
+        dynamic = self.config.algo.dynamic_sampling if isinstance(self.config, TrainConfig) else None
+        return dynamic.tries if dynamic else 1
 
     @cached_property
     def splits(self) -> cli_parts.Splits:
@@ -157,7 +163,7 @@ class Run(ABC):
 
     def check_rows(self) -> None:
         """Try all rows of the steps to come and of the evaluation; bad ones stop the run here, or are left out where the config says so."""
-        used = {i for step in range(self.done, self.config.train.steps) for i in self.sampler.batch(step)}
+        used = {i for step in range(self.done, self.config.train.steps * self.tries) for i in self.sampler.batch(step)}
         self.bad = self.check(self.splits.train, used, self.config.data)
         held_out = self.splits.held_out
         bad = self.check(held_out, range(len(held_out)), self.config.eval_data or self.config.data)
@@ -233,6 +239,10 @@ class Run(ABC):
     def write_model(self, directory: Path) -> None:
         models.save_model(directory, self.policy.model, self.chat)
 
+    def own_state(self) -> dict[str, Any]:
+        """What else a checkpoint of this kind of run holds."""
+        return {}
+
     def save(self, step: int) -> None:
         """A checkpoint every so many steps and after the last."""
         settings = self.config.checkpoint
@@ -242,7 +252,7 @@ class Run(ABC):
             self.checkpoints,
             step,
             self.write_model,
-            {"step": step, "optimizer": self.optimiser.state_dict(), "seconds": self.seconds(), "data": self.data_mark},
+            {"step": step, "optimizer": self.optimiser.state_dict(), "seconds": self.seconds(), "data": self.data_mark, **self.own_state()},
             settings.keep,
         )
 

@@ -13,7 +13,7 @@ from eval.runner import CLEAN, load_records, save_records
 from eval.summary import compare, in_words
 from rewards import grading
 from rewards.mixture import Mixture
-from vlm_rl import cli_parts, models, update
+from vlm_rl import checkpoint, cli_parts, models, update
 from vlm_rl.alarms import Alarms, check_alarms
 from vlm_rl.asking import Asker
 from vlm_rl.cli_judges import make_judges
@@ -24,6 +24,7 @@ from vlm_rl.engine.hf import HFEngine
 from vlm_rl.errors import RowError, UserError
 from vlm_rl.memory import guarded
 from vlm_rl.policy import Policy
+from vlm_rl.refill import Refill
 from vlm_rl.tracker import read_jsonl
 from vlm_rl.trainer import Hooks, Plan, Trainer
 from vlm_rl.types import Prompt, Record, Sample, Sampling, ScoredGroup
@@ -72,6 +73,9 @@ class TrainRun(Run):
     @guarded("load")
     def start(self) -> Policy:
         """The starting model, frozen: a second copy in memory, made only when a KL term or a reward asks for it."""
+        return self.load_start()
+
+    def load_start(self) -> Policy:
         model = models.load_model(self.config.model, self.chat, seed=self.config.seed).requires_grad_(False)
         return Policy(model, self.chat.visual_ids, self.config.model.attention)
 
@@ -86,16 +90,36 @@ class TrainRun(Run):
     def trainer(self) -> Trainer:
         config, rollout, guards = self.config, self.config.rollout, self.config.guards
         sampling = Sampling(rollout.max_new_tokens, rollout.temperature, rollout.stop)
-        limits = update.Limits(sampling.temperature, config.train.token_budget, sampling.max_new_tokens, config.train.updates_per_rollout)
         plan = Plan(config.seed, config.train.steps, rollout.group_size, sampling, guards.parity_every, guards.parity_limit)
-        updater = update.Updater(self.policy, self.optimiser, config.algo, limits, self.start if config.algo.kl_weight else None)
         ask = guarded("generate")(Asker(self.engines, self.chat, judges=self.judges))
-        step = Followed(updater, self.policy, self.engine) if isinstance(self.engine, SleepingEngine) else updater
-        return Trainer(plan, self.prompts, self.engine, ask, self.mixture, step, Hooks(self.log, self.evaluate, self.save))
+        hooks = Hooks(self.log, self.evaluate, self.save)
+        dynamic = Refill(**dict(config.algo.dynamic_sampling)) if config.algo.dynamic_sampling else None
+        step = Followed(self.updater, self.policy, self.engine) if isinstance(self.engine, SleepingEngine) else self.updater
+        return Trainer(plan, self.prompts, self.engine, ask, self.mixture, step, hooks, dynamic)
 
-    def prompts(self, step: int) -> list[Prompt]:
-        """The rows of a step (from 1), each under its view, rendered; what cannot be rendered is left out where the config says so."""
-        prompts, samples = [], self.samples(step)
+    @cached_property
+    def updater(self) -> update.Updater:
+        train, rollout, algo = self.config.train, self.config.rollout, self.config.algo
+        sizes = (train.token_budget, rollout.max_new_tokens, train.updates_per_rollout, train.mini_batches)
+        updater = update.Updater(self.policy, self.optimiser, algo, update.Limits(rollout.temperature, *sizes), self.reference)
+        if self.path is not None:
+            updater.load_state_dict(checkpoint.load_state(self.path)["algo"])
+        return updater
+
+    def own_state(self) -> dict[str, Any]:
+        return {"algo": self.updater.state_dict()}
+
+    @property
+    def reference(self) -> Policy | None:
+        """Of the KL term: the starting model itself, or a copy of its own where it will move."""
+        if not self.config.algo.kl_weight:
+            return None
+        return self.start if self.config.algo.reference.kind == "fixed" else self.load_start()
+
+    def prompts(self, step: int, attempt: int = 0) -> list[Prompt]:
+        """The rows of a step (from 1), or of its second and later draws, each under its view, rendered; what cannot be rendered is left out
+        where the config says so."""
+        prompts, samples = [], self.samples(step + attempt * self.config.train.steps)
         for sample in samples:
             try:
                 prompts.append(self.rendered(sample, self.augment(sample, step, samples)))

@@ -8,6 +8,7 @@ from typing import Literal
 
 from pydantic import Field, field_validator, model_validator
 
+from vlm_rl.config_algo import AlgoConfig as AlgoConfig
 from vlm_rl.config_data import DataConfig as DataConfig
 from vlm_rl.config_judges import JudgeConfig, check_names
 from vlm_rl.config_rewards import GateConfig as GateConfig
@@ -91,24 +92,21 @@ class RolloutConfig(Section):
     prompts_per_step: int = Field(default=16, ge=1)
     group_size: int = Field(default=8, ge=2)
     temperature: float = Field(default=1.0, gt=0)
+    top_p: float = Field(default=1.0, description="1 only: the trainer's log-probs are those of the whole vocabulary")
+    top_k: int = Field(default=0, description="0 (all) only, for the same reason")
     max_new_tokens: int = Field(default=64, ge=1)
     stop: tuple[str, ...] = ()
     batch_size: int = Field(default=512, ge=1, description="most completions decoded at once")
 
-
-class AlgoConfig(Section):
-    loss: str = Field(default="grpo", description="an entry of algo.losses.LOSSES")
-    aggregation: str = Field(default="sequence_mean", description="an entry of algo.losses.AGGREGATIONS")
-    advantage: str = Field(default="group_std", description="an entry of algo.advantages.ADVANTAGES")
-    advantage_eps: float = 1e-4
-    rewards: Literal["sum_then_normalize", "normalize_then_sum"] = Field(
-        default="sum_then_normalize", description="one advantage of the rewards' sum, or (GDPO) each reward's own, summed and whitened"
-    )
-    least_std: float = Field(default=0.05, ge=0, description="with normalize_then_sum: a reward's spread below this is not blown up to one")
-    clip_low: float = Field(default=0.2, description="ratios below 1 - clip_low are clipped")
-    clip_high: float = Field(default=0.2, description="ratios above 1 + clip_high are clipped")
-    kl_weight: float = Field(default=0.0, ge=0, description="beta; at 0 no reference model is made")
-    kl: Literal["k1", "k2", "k3"] = "k3"
+    @model_validator(mode="after")
+    def _whole_support(self) -> "RolloutConfig":
+        if self.top_p != 1.0 or self.top_k != 0:
+            raise ValueError(
+                f"rollout.top_p={self.top_p:g}, rollout.top_k={self.top_k}: sampling from a part of the vocabulary makes every log-prob "
+                "of the engine one under another distribution than the trainer's, and every ratio wrong; leave top_p=1 and top_k=0, and "
+                "lower rollout.temperature instead, which both apply"
+            )
+        return self
 
 
 class OptimConfig(Section):
@@ -122,7 +120,8 @@ class OptimConfig(Section):
 
 class TrainConfigSection(Section):
     steps: int = Field(ge=1)
-    updates_per_rollout: int = Field(default=1, ge=1)
+    updates_per_rollout: int = Field(default=1, ge=1, description="passes over the same rollouts")
+    mini_batches: int = Field(default=1, ge=1, description="optimiser steps per pass, each on its part of the groups")
     token_budget: int = Field(default=16384, ge=1, description="most tokens (prompts once, completions) in one forward")
 
 
@@ -187,6 +186,18 @@ class TrainConfig(Section):
         return rewards
 
     _judge_names = field_validator("judges")(check_names)
+
+    @model_validator(mode="after")
+    def _parts(self) -> "TrainConfig":
+        if self.train.mini_batches > self.rollout.prompts_per_step:
+            raise ValueError(
+                f"train.mini_batches={self.train.mini_batches} is more than rollout.prompts_per_step={self.rollout.prompts_per_step}; a "
+                "mini-batch holds whole groups"
+            )
+        dynamic = self.algo.dynamic_sampling
+        if dynamic and dynamic.on not in self.rewards:
+            raise ValueError(f"algo.dynamic_sampling.on={dynamic.on} is no reward's label; known: {', '.join(self.rewards)}")
+        return self
 
 
 class SftSection(Section):

@@ -24,7 +24,7 @@ PACKABLE = ("qwen2_vl", "qwen2_5_vl", "qwen3_vl")
 
 @dataclass(frozen=True, eq=False)
 class TokenStats:
-    """Per completion token, in the pack's order: natural log-prob (with gradient) and entropy (without)."""
+    """Per completion token, in the pack's order: natural log-prob (with gradient) and entropy (with one where asked for)."""
 
     logprob_T: Tensor
     entropy_T: Tensor
@@ -74,15 +74,16 @@ class Policy(nn.Module):
     def pack(self, items: Sequence[Item]) -> Pack:
         return pack(items, self.rope_index, self.device)
 
-    def forward(self, row: Pack, temperature: float = 1.0) -> TokenStats:
-        """Log-probs at `temperature`, visual tokens outside the support, as the engine samples."""
+    def forward(self, row: Pack, temperature: float = 1.0, entropy_gradient: bool = False) -> TokenStats:
+        """Log-probs at `temperature`, visual tokens outside the support, as the engine samples. The gradient of the entropy costs
+        memory."""
         # transformers checkpoints in training mode only, and then drops the cache that generation needs; these families have no dropout.
         self.model.train(self.checkpointing and torch.is_grad_enabled())
         hidden_TD = self._plain(row) if self.mode == "plain" else self._packed(row)
         weight = self.model.get_output_embeddings().weight
+        how = (self.banned_V, temperature, entropy_gradient)
         out = [
-            checkpoint(_project, h, weight, t, self.banned_V, temperature, use_reentrant=False) if torch.is_grad_enabled()
-            else _project(h, weight, t, self.banned_V, temperature)
+            checkpoint(_project, h, weight, t, *how, use_reentrant=False) if torch.is_grad_enabled() else _project(h, weight, t, *how)
             for h, t in zip(hidden_TD.split(CHUNK), row.target_T.split(CHUNK), strict=True)
         ]  # fmt: skip
         return TokenStats(torch.cat([logprob for logprob, _ in out]), torch.cat([entropy for _, entropy in out]))
@@ -152,9 +153,11 @@ def after_media(positions_3P: Tensor, types_P: Tensor) -> Tensor:
     return fixed
 
 
-def _project(hidden_TD: Tensor, weight_VD: Tensor, target_T: Tensor, banned_V: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
+def _project(
+    hidden_TD: Tensor, weight_VD: Tensor, target_T: Tensor, banned_V: Tensor, temperature: float, entropy_gradient: bool
+) -> tuple[Tensor, Tensor]:
     logits_TV = (hidden_TD @ weight_VD.T).float().masked_fill(banned_V, float("-inf")) / temperature
     logp_TV = logits_TV.log_softmax(-1)
-    with torch.no_grad():
+    with torch.set_grad_enabled(entropy_gradient and torch.is_grad_enabled()):
         entropy_T = -(logp_TV.exp() * logp_TV.masked_fill(banned_V, 0)).sum(-1)
     return logp_TV.gather(1, target_T[:, None])[:, 0], entropy_T

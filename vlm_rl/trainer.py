@@ -9,6 +9,7 @@ from typing import Protocol
 from vlm_rl.engine.base import Engine, GenerateRequest
 from vlm_rl.errors import UserError
 from vlm_rl.memory import guarded
+from vlm_rl.refill import Refill
 from vlm_rl.seeds import stable_hash
 from vlm_rl.types import Group, Prompt, Query, Reply, Rollout, Sampling, ScoredGroup
 
@@ -46,15 +47,16 @@ class Plan:
 
 @dataclass
 class Trainer:
-    """prompts(step) gives the step's prompts; update(scored, step) makes one optimiser step and returns its metrics."""
+    """prompts(step, attempt) gives the step's prompts; update(scored, step) makes its optimiser steps and returns metrics."""
 
     plan: Plan
-    prompts: Callable[[int], list[Prompt]]
+    prompts: Callable[..., list[Prompt]]
     engine: Engine
     ask: Callable[[Sequence[Query]], Sequence[Reply]]
     rewarder: Rewarder
     update: Callable[[Sequence[ScoredGroup], int], Metrics]
     hooks: Hooks
+    dynamic: Refill | None = None
 
     def run(self, done: int = 0) -> None:
         """Train from step `done` + 1 to the plan's end."""
@@ -64,22 +66,41 @@ class Trainer:
             clock.lap("time/generate")
             scored = self.rewarder.score(groups, step - 1, self.ask)
             clock.lap("time/score")
-            metrics = self.update(scored, step - 1)
+            chosen, scored = self.refill(scored, step)
+            clock.lap("time/refill")
+            metrics = self.update(chosen, step - 1)
             clock.lap("time/update")
             self.check_parity(step, metrics)
-            metrics |= self.rewarder.metrics(scored) | rollout_metrics(groups)
+            metrics |= {"rollout/trained_groups": float(len(chosen))} | self.rewarder.metrics(scored) | rollout_metrics(scored)
             metrics |= self.hooks.evaluate(step)
             clock.lap("time/evaluate")
             self.hooks.log(step, metrics | clock.laps, scored)
             self.hooks.save(step)
 
+    def refill(self, scored: list[ScoredGroup], step: int) -> tuple[list[ScoredGroup], list[ScoredGroup]]:
+        """(groups to train on, all that were sampled). With dynamic sampling groups that teach nothing give way to those of further
+        prompts, until there are as many as at first or no tries are left; then training goes on with those there are."""
+        if self.dynamic is None:
+            return scored, scored
+        wanted, sampled = len(scored), list(scored)
+        chosen = [group for group in scored if self.dynamic.keeps(group)]
+        for attempt in range(1, self.dynamic.tries):
+            if len(chosen) >= wanted:
+                break
+            groups = self.rollout(self.prompts(step, attempt), step, attempt)
+            more = self.rewarder.score(groups, step - 1, self.ask)
+            sampled += more
+            chosen += [group for group in more if self.dynamic.keeps(group)]
+        return chosen[:wanted], sampled
+
     @guarded("generate")
-    def rollout(self, prompts: Sequence[Prompt], step: int) -> list[Group]:
-        """One group per prompt; every draw derives from (run seed, step, sample id, rollout index)."""
+    def rollout(self, prompts: Sequence[Prompt], step: int, attempt: int = 0) -> list[Group]:
+        """One group per prompt; every draw derives from (run seed, step, sample id, attempt, rollout index)."""
+        again = (attempt,) if attempt else ()
         met: Counter[str] = Counter()  # a step that straddles two epochs may hold a row twice; its groups must not be copies
         seeds = []
         for prompt in prompts:
-            seeds.append(stable_hash(self.plan.seed, step, prompt.sample.id, met[prompt.sample.id]))
+            seeds.append(stable_hash(self.plan.seed, step, prompt.sample.id, met[prompt.sample.id], *again))
             met[prompt.sample.id] += 1
         each = [tuple(stable_hash(seed, i) for i in range(self.plan.group_size)) for seed in seeds]
         requests = [GenerateRequest(p, self.plan.sampling, s) for p, s in zip(prompts, each, strict=True)]
@@ -111,8 +132,9 @@ class Clock:
         self.laps[name], self._last = now - self._last, now
 
 
-def rollout_metrics(groups: Sequence[Group]) -> Metrics:
+def rollout_metrics(scored: Sequence[ScoredGroup]) -> Metrics:
     """Lengths in generated tokens, and the share cut off at the limit."""
+    groups = [s.group for s in scored]
     completions = [r.completion for g in groups for r in g.rollouts]
     lengths = [len(c.token_ids) for c in completions]
     return {

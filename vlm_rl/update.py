@@ -1,45 +1,45 @@
-"""From scored groups to one optimiser step: advantages, packs under the token budget, loss, gradients, guards.
+"""From scored groups to optimiser steps: what each needs is forwarded once, then loss, gradients, guards.
 
-Denominators are computed once over the whole step, so how it is split into packs changes nothing. Suffixes: _N rollouts of the step,
-_T completion tokens of one pack.
+The log-probs of the sampling policy come out of the update's own forward; only mini-batches after the first, and a choice of tokens by
+entropy over several packs, need a look ahead. Suffix: _T trained tokens of one pack.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from vlm_rl.algo.advantages import ADVANTAGES, gdpo, whiten
-from vlm_rl.algo.kl import KL
-from vlm_rl.algo.losses import AGGREGATIONS, LOSSES, aggregate
+from vlm_rl.algo.kl import GRADIENTS, KL, adapted, k1
+from vlm_rl.algo.losses import LOSSES, Tokens, aggregate
+from vlm_rl.algo.mismatch import CORRECTIONS, drifted, ratio_metrics
+from vlm_rl.algo.ratios import LEVELS
 from vlm_rl.config import AlgoConfig
-from vlm_rl.errors import UserError, unknown
+from vlm_rl.errors import UserError
 from vlm_rl.memory import guarded
 from vlm_rl.optim import Optimiser
-from vlm_rl.packing import Item, Pack, split
-from vlm_rl.policy import Policy
-from vlm_rl.types import Rollout, ScoredGroup
-
-
-@dataclass(frozen=True)
-class Limits:
-    """Sizes the update needs: sampling temperature, tokens per forward, completion limit, updates on the same rollouts."""
-
-    temperature: float
-    token_budget: int
-    max_new_tokens: int
-    updates: int = 1
+from vlm_rl.packing import Item, Pack
+from vlm_rl.policy import Policy, TokenStats
+from vlm_rl.reference import Follower
+from vlm_rl.step_batch import Limits as Limits
+from vlm_rl.step_batch import MiniBatch, StepBatch
+from vlm_rl.types import ScoredGroup
+from vlm_rl.update_checks import check_names as check_names
 
 
 @dataclass
 class Sums:
-    """Running sums over the packs of one step; every metric is a ratio of them, so it does not depend on the split."""
+    """Running sums over the packs of one pass; every metric is a ratio of them, so it does not depend on the split."""
 
     value: dict[str, float] = field(default_factory=dict)
+    log_ratios: list[tuple[Tensor, Tensor]] = field(default_factory=list)
 
     def add(self, name: str, amount: Tensor | float) -> None:
         self.value[name] = self.value.get(name, 0.0) + float(amount)
+
+    def share(self, name: str) -> float:
+        return self.value.get(name, 0.0) / max(self.value.get("tokens", 0.0), 1.0)
 
 
 class Updater:
@@ -49,137 +49,192 @@ class Updater:
         check_names(algo)
         assert (reference is not None) == (algo.kl_weight > 0)
         self.policy, self.optimiser, self.algo, self.limits, self.reference = policy, optimiser, algo, limits, reference
+        self.kl_weight = algo.kl_weight
+        self.follower = Follower(reference, algo.reference) if reference is not None and algo.reference.kind == "ema" else None
 
     @guarded("update")
     def __call__(self, scored: Sequence[ScoredGroup], step: int) -> dict[str, float]:
-        """One gradient step per update on these groups. Returns metrics; raises UserError when something is not finite."""
-        step_batch = Batch(scored, self.algo, self.limits)
-        metrics = step_batch.metrics()
-        for update in range(self.limits.updates):
+        """The optimiser steps of training step `step` (0-based). Returns metrics; raises UserError when something is not finite."""
+        batch = StepBatch(scored, self.algo, self.limits)
+        in_reward = self._penalties(batch) if self.kl_weight and self.algo.kl_in == "reward" else {}
+        batch.settle(in_reward)
+        everything = self.algo.entropy_bonus > 0 or (self.kl_weight > 0 and self.algo.kl_in == "loss")
+        minis = batch.mini_batches(lambda group: not everything and batch.is_flat(group))
+        self._look_ahead(batch, minis)
+        metrics: dict[str, float] = {}
+        sums, moved, kl = Sums(), False, None
+        for turn in range(self.limits.updates):
             sums = Sums()
-            for k, items in enumerate(step_batch.packs):
-                self._accumulate(step_batch, k, items, sums)
-            metrics |= step_batch.summary(sums)
-            # Only before the first update do engine and trainer hold the same weights.
-            metrics |= step_batch.parity(sums) if update == 0 else {}
-            if step_batch.packs:
-                metrics |= self.optimiser.step(step * self.limits.updates + update, lambda: _names(scored))
+            for k, mini in enumerate(minis):
+                for items in mini.packs:
+                    self._accumulate(batch, mini, items, sums, moved)
+                if mini.packs:
+                    number = step * self.limits.steps + turn * self.limits.mini_batches + k
+                    metrics |= self.optimiser.step(number, lambda: batch.names)
+                    moved = True
+            kl = sums.share("loss/kl") if kl is None else kl
+        metrics |= self._metrics(batch, sums, in_reward, everything)
+        self._after(step, metrics["loss/kl"] if in_reward else kl, len(batch.rollouts))
         return metrics
 
-    def _accumulate(self, batch: "Batch", k: int, items: list[Item], sums: Sums) -> None:
-        row = self.policy.pack(items)
-        stats = self.policy(row, self.limits.temperature)
-        logp_T, mask_T = stats.logprob_T, batch.mask(row)
-        old_T = batch.old.setdefault(k, logp_T.detach())
-        advantage_T = batch.advantages_N[row.rollout_T.cpu()].to(logp_T)
-        out = LOSSES[self.algo.loss](logp_T, old_T, advantage_T, self.algo.clip_low, self.algo.clip_high, row.rollout_T)
-        loss_T, weights_N = out.loss_T, batch.weights_N.to(logp_T.device)
-        if self.reference is not None:
+    def state_dict(self) -> dict[str, Any]:
+        """What a checkpoint must hold beside weights and optimiser, so that a resumed run is the same."""
+        return {"kl_weight": self.kl_weight, "reference": self.follower.state() if self.follower else None}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.kl_weight = state["kl_weight"]
+        if self.follower:
+            self.follower.load(state["reference"])
+
+    @torch.no_grad()
+    def _penalties(self, batch: StepBatch) -> dict[int, Tensor]:
+        """Weight x k1 per token against the reference, by rollout, with the log-probs that the engine told: they cost no forward."""
+        for items in batch.packs(range(len(batch.scored))):
+            self._ask_reference(batch, self.policy.pack(items))
+        told, asked = batch.store.values["engine"], batch.store.values.get("reference", {})
+        return {i: self.kl_weight * k1(told[i], asked[i]) * batch.masks[i] for i in asked}
+
+    def _ask_reference(self, batch: StepBatch, row: Pack) -> None:
+        assert self.reference is not None
+        if not batch.store.has("reference", row):
             with torch.no_grad():
-                reference_T = self.reference(row, self.limits.temperature).logprob_T
-            kl_T = KL[self.algo.kl](logp_T, reference_T)
-            sums.add("loss/kl", (kl_T.detach() * mask_T).sum())
-            loss_T = loss_T + self.algo.kl_weight * kl_T
-        loss = aggregate(loss_T * mask_T, weights_N, row.rollout_T)
+                batch.store.put("reference", row, self.reference(row, self.limits.temperature).logprob_T)
+
+    @torch.no_grad()
+    def _look_ahead(self, batch: StepBatch, minis: Sequence[MiniBatch]) -> None:
+        """Forward what must be known of the sampling policy before it changes, or before the first loss."""
+        for k, mini in enumerate(minis):
+            later = k > 0 and self.algo.old_logprobs == "trainer"
+            if later or (self.algo.top_entropy < 1 and len(mini.packs) > 1):
+                for items in mini.packs:
+                    row = self.policy.pack(items)
+                    _remember(batch, row, self.policy(row, self.limits.temperature), moved=False)
+
+    def _accumulate(self, batch: StepBatch, mini: MiniBatch, items: list[Item], sums: Sums, moved: bool) -> None:
+        """Add the gradient of one pack."""
+        row = self.policy.pack(items)
+        stats = self.policy(row, self.limits.temperature, self.algo.entropy_bonus > 0)
+        _remember(batch, row, stats, moved)
+        kept = batch.store.get("mask", row).bool()
+        chosen_T = self._chosen(batch, mini, row)[kept]
+        tokens = self._tokens(batch, row, stats.logprob_T[kept], kept)
+        loss_T = self._loss(batch, row, tokens, kept, chosen_T, sums)
+        loss = aggregate(loss_T, mini.weights_N.to(loss_T.device), tokens.rollout_of_T)
+        entropy_T = stats.entropy_T[kept]
+        if self.algo.entropy_bonus:
+            loss = loss - self.algo.entropy_bonus * (entropy_T * chosen_T).sum() / self._count(batch, mini)
         if not torch.isfinite(loss):
             raise UserError(f"the loss is not finite; samples in this pack: {', '.join(i.prompt.sample.id for i in items)}")
         loss.backward()
         self.optimiser.gather()
+        sums.add("tokens", kept.sum())
         sums.add("loss/total", loss.detach())
-        sums.add("rollout/entropy", (stats.entropy_T * mask_T).sum())
+        sums.add("rollout/entropy", entropy_T.detach().sum())
+        sums.log_ratios.append((tokens.log_ratio_T.detach().cpu(), tokens.rollout_of_T.cpu()))
+
+    def _tokens(self, batch: StepBatch, row: Pack, logp_T: Tensor, kept: Tensor) -> Tokens:
+        algo, of_T = self.algo, row.rollout_T[kept]
+        old_T = batch.store.get(algo.old_logprobs, row)[kept]
+        weight_T = None
+        if algo.correction:
+            gap_T = old_T - batch.store.get("engine", row)[kept]
+            weight_T = torch.ones_like(gap_T)
+            for correction in algo.correction:
+                weight_T = weight_T * CORRECTIONS[correction.use](gap_T, of_T, correction.low, correction.high)
+        return Tokens(logp_T, old_T, batch.store.get("advantage", row)[kept], of_T, LEVELS[algo.ratio], weight_T)
+
+    def _loss(self, batch: StepBatch, row: Pack, tokens: Tokens, kept: Tensor, chosen_T: Tensor, sums: Sums) -> Tensor:
+        """The loss of each token, before it is weighted: policy term, what corrects and masks it, KL term."""
+        algo = self.algo
+        out = LOSSES[algo.loss](tokens, algo.clip_low, algo.clip_high, **algo.loss_settings)
+        loss_T = out.loss_T * chosen_T
+        if tokens.weight_T is not None:
+            loss_T = loss_T if out.corrected else loss_T * tokens.weight_T
+            sums.add("mismatch/weight", tokens.weight_T.sum())
+            sums.add("mismatch/rejected", (tokens.weight_T == 0).sum())
+        if algo.off_policy_mask is not None:
+            engine_T = batch.store.get("engine", row)[kept]
+            away_T = drifted(engine_T, tokens.logp_T, tokens.advantages_T, tokens.rollout_of_T, algo.off_policy_mask)
+            loss_T = loss_T.masked_fill(away_T, 0.0)
+            sums.add("loss/drifted", away_T.sum())
+        if self.kl_weight and algo.kl_in == "loss":
+            self._ask_reference(batch, row)
+            reference_T = batch.store.get("reference", row)[kept]
+            kl_T = KL[algo.kl](tokens.logp_T, reference_T)
+            sums.add("loss/kl", kl_T.detach().sum())
+            loss_T = loss_T + self.kl_weight * GRADIENTS[algo.kl_gradient](kl_T, tokens.logp_T, reference_T, tokens.ratio_T)
         for name, mark_T in out.marks.items():
-            sums.add(f"loss/{name}", (mark_T & mask_T.bool()).sum())
-        batch.compare(row, logp_T.detach(), mask_T, sums)
+            sums.add(f"loss/{name}", mark_T.sum())
+        return loss_T
+
+    def _chosen(self, batch: StepBatch, mini: MiniBatch, row: Pack) -> Tensor:
+        """1.0 at tokens trained on: those of the highest entropy under the sampling policy, of all that the optimiser step forwards."""
+        if self.algo.top_entropy == 1.0:
+            return torch.ones(row.target_T.shape, device=row.ids_L.device)
+        return (batch.store.get("entropy", row) >= self._threshold(batch, mini)).float()
+
+    def _threshold(self, batch: StepBatch, mini: MiniBatch) -> Tensor:
+        """The quantile 1 - top_entropy, interpolated, of the entropies of the step's trained tokens."""
+        entropy_T = self._entropies(batch, mini).sort().values
+        place = (1 - self.algo.top_entropy) * (len(entropy_T) - 1)
+        below = int(place)
+        return torch.lerp(entropy_T[below], entropy_T[min(below + 1, len(entropy_T) - 1)], place - below)
+
+    def _entropies(self, batch: StepBatch, mini: MiniBatch) -> Tensor:
+        known = batch.store.values.get("entropy", {})
+        return torch.cat([known[i][batch.masks[i]] for items in mini.packs for item in items for i in item.rollouts])
+
+    def _count(self, batch: StepBatch, mini: MiniBatch) -> float:
+        """Tokens that the entropy bonus acts on in this optimiser step."""
+        if self.algo.top_entropy == 1.0:
+            return float(max(batch.lengths_N[mini.rollouts].sum(), 1))
+        return float((self._entropies(batch, mini) >= self._threshold(batch, mini)).sum())
+
+    def _metrics(self, batch: StepBatch, sums: Sums, in_reward: dict[int, Tensor], everything: bool) -> dict[str, float]:
+        """Means per token of the packs forwarded, of the last pass; all zero when every group was dropped."""
+        flat = [batch.is_flat(g) for g in range(len(batch.scored))]
+        sizes = torch.cat([a.abs() for a in batch.advantages] or [torch.zeros(1)])
+        named = dict.fromkeys(("rollout/entropy", "loss/kl", "loss/clip_low", "loss/clip_high"))
+        named |= {name: None for name in sums.value if name not in ("tokens", "loss/total")}
+        found = {name: sums.share(name) for name in named} | {"loss/total": sums.value.get("loss/total", 0.0) / self.limits.mini_batches}
+        if in_reward:
+            tokens = sum(float(batch.masks[i].sum()) for i in in_reward)
+            found["loss/kl"] = sum(float(p.sum()) for p in in_reward.values()) / self.kl_weight / max(tokens, 1.0)
+        found |= {"algo/dropped_groups": 0.0 if everything else float(sum(flat)), "algo/advantage_abs": float(sizes.mean())}
+        found |= {"algo/kl_weight": self.kl_weight} if self.reference is not None else {}
+        if self.limits.steps > 1 and sums.log_ratios:
+            drift = ratio_metrics(*(torch.cat(part) for part in zip(*sums.log_ratios, strict=True)))
+            found |= {f"drift/{name}": value for name, value in drift.items()}
+        return found | _parity(batch)
+
+    def _after(self, step: int, kl: float | None, rollouts: int) -> None:
+        """What changes between steps: the KL weight and a reference that follows."""
+        if self.algo.kl_target is not None and kl is not None and rollouts:
+            self.kl_weight = adapted(self.kl_weight, kl, self.algo.kl_target, self.algo.kl_horizon, rollouts)
+        if self.follower:
+            self.follower.follow((p.detach() for p in self.policy.parameters()), step + 1)
 
 
-class Batch:
-    """The step's rollouts with their advantages and weights, packed."""
-
-    def __init__(self, scored: Sequence[ScoredGroup], algo: AlgoConfig, limits: Limits):
-        self.scored = scored
-        self.rollouts: list[Rollout] = [r for s in scored for r in s.group.rollouts]
-        per_group = advantages(scored, algo)
-        self.advantages_N = torch.cat(per_group)
-        lengths_N = torch.tensor([sum(r.completion.loss_mask) for r in self.rollouts])
-        self.weights_N = AGGREGATIONS[algo.aggregation](lengths_N, limits.max_new_tokens)
-        # A group without spread has no policy gradient. Without a KL term its forward would only compute zeros; it still counts in N.
-        kept = [bool(a.any()) or algo.kl_weight > 0 for a in per_group]
-        self.dropped = kept.count(False)
-        self.packs = split(self._items(kept), limits.token_budget)
-        self.old: dict[int, Tensor] = {}
-
-    def _items(self, kept: Sequence[bool]) -> list[Item]:
-        items, start = [], 0
-        for scored, keep in zip(self.scored, kept, strict=True):
-            rollouts = scored.group.rollouts
-            if keep:
-                index = tuple(range(start, start + len(rollouts)))
-                items.append(Item(scored.group.prompt, tuple(r.completion.token_ids for r in rollouts), index))
-            start += len(rollouts)
-        return items
-
-    def mask(self, row: Pack) -> Tensor:
-        """1.0 for tokens the model wrote, 0.0 for inserted ones, in the pack's order."""
-        index = [i for item in row.items for i in item.rollouts]
-        return torch.tensor([m for i in index for m in self.rollouts[i].completion.loss_mask], dtype=torch.float32, device=row.ids_L.device)
-
-    def compare(self, row: Pack, logp_T: Tensor, mask_T: Tensor, sums: Sums) -> None:
-        """Engine against trainer: the same tokens and pictures under the same weights must have the same log-probs."""
-        index = [i for item in row.items for i in item.rollouts]
-        engine_T = torch.tensor([p for i in index for p in self.rollouts[i].completion.logprobs]).to(logp_T)
-        gap_T = (logp_T - engine_T).abs() * mask_T
-        sums.add("tokens", mask_T.sum())
-        sums.add("gap", gap_T.sum())
-        sums.value["gap_max"] = max(sums.value.get("gap_max", 0.0), float(gap_T.max()))
-
-    def metrics(self) -> dict[str, float]:
-        spread = [abs(float(a)) for a in self.advantages_N]
-        return {"algo/dropped_groups": float(self.dropped), "algo/advantage_abs": sum(spread) / len(spread)}
-
-    def summary(self, sums: Sums) -> dict[str, float]:
-        """Means per token of the packs forwarded; all zero when every group was dropped."""
-        tokens = max(sums.value.get("tokens", 0.0), 1.0)
-        names = ("rollout/entropy", "loss/kl", "loss/clip_low", "loss/clip_high")
-        return {"loss/total": sums.value.get("loss/total", 0.0)} | {name: sums.value.get(name, 0.0) / tokens for name in names}
-
-    def parity(self, sums: Sums) -> dict[str, float]:
-        """Mean and largest |engine - trainer| log-prob per token, in nats."""
-        tokens = max(sums.value.get("tokens", 0.0), 1.0)
-        return {"guard/logprob_diff": sums.value.get("gap", 0.0) / tokens, "guard/logprob_diff_max": sums.value.get("gap_max", 0.0)}
+def _remember(batch: StepBatch, row: Pack, stats: TokenStats, moved: bool) -> None:
+    """Keep what the sampling policy says: its log-probs only while its weights are unchanged (`moved` false)."""
+    if not moved and not batch.store.has("trainer", row):
+        batch.store.put("trainer", row, stats.logprob_T)
+    if not batch.store.has("entropy", row):
+        batch.store.put("entropy", row, stats.entropy_T)
 
 
-def advantages(scored: Sequence[ScoredGroup], algo: AlgoConfig) -> list[Tensor]:
-    """One advantage per rollout, group by group, float32. A group whose rewards have no spread gets exactly 0."""
-    own = ADVANTAGES[algo.advantage]
-    if algo.rewards == "sum_then_normalize":
-        return [own(torch.tensor(s.totals, dtype=torch.float32), algo.advantage_eps) for s in scored]
-    summed = [_summed(s, algo) for s in scored]
-    white = whiten(torch.cat(summed), algo.advantage_eps).split([len(group) for group in summed])
-    return [w if bool(group.any()) else torch.zeros_like(group) for w, group in zip(white, summed, strict=True)]
+def _parity(batch: StepBatch) -> dict[str, float]:
+    """Engine against trainer: the same tokens and pictures under the same weights must have the same log-probs.
 
-
-def _summed(scored: ScoredGroup, algo: AlgoConfig) -> Tensor:
-    """Of one group; a part that was left out adds nothing."""
-    kept = [parts for parts in scored.parts.values() if all(part.contribution is not None for part in parts)]
-    if not kept:
-        return torch.zeros(len(scored.totals))
-    values_KG = torch.tensor([[part.value for part in parts] for parts in kept], dtype=torch.float32)
-    factors_KG = torch.tensor([[part.weight * part.gate for part in parts] for parts in kept], dtype=torch.float32)
-    return gdpo(values_KG, factors_KG, ADVANTAGES[algo.advantage], algo.advantage_eps, algo.least_std)
-
-
-def check_names(algo: AlgoConfig) -> None:
-    """Every algorithm name is checked before anything heavy loads."""
-    for key, name, table in (
-        ("algo.loss", algo.loss, LOSSES),
-        ("algo.aggregation", algo.aggregation, AGGREGATIONS),
-        ("algo.advantage", algo.advantage, ADVANTAGES),
-    ):
-        if name not in table:
-            raise unknown(key, name, table)
-    if algo.kl_weight > 0 and algo.kl == "k1":
-        raise UserError("algo.kl=k1 has no gradient on average as a term of the loss, so it would regularise nothing; write k2 or k3")
-
-
-def _names(scored: Sequence[ScoredGroup]) -> str:
-    return ", ".join(s.group.sample.id for s in scored)
+    guard/logprob_diff and _max: mean and largest |trainer - engine| per token, in nats; under mismatch/ see `ratio_metrics`.
+    """
+    known = batch.store.values.get("trainer", {})
+    engine = batch.store.values["engine"]
+    gaps = [(known[i] - engine[i])[batch.masks[i]] for i in known]
+    gap_T = torch.cat(gaps) if gaps else torch.zeros(0)
+    of_T = torch.repeat_interleave(torch.arange(len(gaps)), torch.tensor([len(g) for g in gaps], dtype=torch.int64))
+    found = {
+        "guard/logprob_diff": float(gap_T.abs().mean()) if len(gap_T) else 0.0,
+        "guard/logprob_diff_max": float(gap_T.abs().max()) if len(gap_T) else 0.0,
+    }
+    return found | {f"mismatch/{name}": value for name, value in ratio_metrics(gap_T, of_T).items()}

@@ -1,9 +1,10 @@
-"""Group-relative advantages: the totals of one group's rollouts in, one advantage per rollout out.
+"""Advantages: the totals of one group's rollouts in, one advantage per rollout out; and what is done with them over the whole batch.
 
-Which groups are dropped, and how several rewards become one total, is decided elsewhere. Suffix: _G one entry per rollout of the group.
+Which groups are dropped, and how several rewards become one total, is decided elsewhere. Suffixes: _G one entry per rollout of the group,
+_N one per rollout of the batch.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -36,6 +37,12 @@ def leave_one_out(totals_G: Tensor, eps: float) -> Tensor:
     """
     size = totals_G.numel()
     return group_mean(totals_G, eps) * (size / max(size - 1, 1))
+
+
+def raw(totals_G: Tensor, eps: float) -> Tensor:
+    """A_i = R_i: no baseline of the group. REINFORCE++, arXiv 2501.03262, together with `whiten_tokens`; also for rewards that are
+    advantages already, such as pairwise wins (BRPO, arXiv 2506.00103). A group without spread keeps its reward. `eps` is not used."""
+    return totals_G.clone()
 
 
 def has_spread(totals_G: Tensor) -> bool:
@@ -71,8 +78,27 @@ def whiten(advantages_N: Tensor, eps: float) -> Tensor:
     return (advantages_N - advantages_N.mean()) / (advantages_N.std() + eps)
 
 
+def whiten_tokens(advantages: Sequence[Tensor], masks: Sequence[Tensor], eps: float) -> list[Tensor]:
+    """(A - mean(A)) / sqrt(var(A) + eps^2) over all trained tokens of the batch, ddof 1, so that long rollouts count for more. REINFORCE++,
+    arXiv 2501.03262. One tensor per rollout, one entry per token; `masks` are 1 where a token is trained.
+
+    Deviation: a batch without spread gets exactly 0.
+    """
+    trained = torch.cat([a[m.bool()] for a, m in zip(advantages, masks, strict=True)])
+    if trained.numel() < 2 or not has_spread(trained):
+        return [torch.zeros_like(a) for a in advantages]
+    mean, scale = trained.mean(), torch.rsqrt(trained.var() + eps**2)
+    return [(a - mean) * scale for a in advantages]
+
+
+def over_reward_std(advantages_N: Tensor, totals_N: Tensor, eps: float) -> Tensor:
+    """A / (std(R) + eps), std of the whole batch's totals, ddof 1. Lite PPO, arXiv 2508.08221; TRL's `scale_rewards="batch"`."""
+    return advantages_N / (totals_N.std() + eps) if totals_N.numel() > 1 else advantages_N
+
+
 ADVANTAGES: dict[str, Callable[[Tensor, float], Tensor]] = {
     "group_std": group_std,
     "group_mean": group_mean,
     "leave_one_out": leave_one_out,
+    "raw": raw,
 }
