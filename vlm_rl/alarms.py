@@ -1,4 +1,4 @@
-"""Warnings, by name, when a training's numbers move the way they do when traces collapse or a judge is gamed. It stops nothing.
+"""Warnings, by name, when a training's numbers move the way they do when traces collapse or a judge is gamed; where asked for, an end.
 
 Each alarm compares a step with the run's first one. The numbers are a policy's own (`monitor/`, `rollout/`) and what judges said
 (`reward/LABEL/judged`). After arXiv 2602.12506 and 2507.08794, in whose runs a judge's approval rose while texts shrank to templates.
@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import Literal
 
-from vlm_rl.errors import unknown
+from vlm_rl.errors import UserError, unknown
 
 Metrics = Mapping[str, float]
 JUDGED, ENTROPY = "reward/*/judged", "rollout/entropy"
@@ -53,29 +53,39 @@ def judge_rose(first: Metrics, now: Metrics) -> bool:
 
 
 class Alarms:
-    """`thresholds` replace those of ALARMS by name, None silences one. `first` is the run's first step, where another process made it."""
+    """`thresholds` replace those of ALARMS by name, None silences one; `stop_on` says after how many steps of ringing in a row training
+    is to end. A resumed process hands in the lines of the steps done before it goes on."""
 
-    def __init__(self, thresholds: Mapping[str, float | None], first: Metrics | None = None):
-        check_alarms(thresholds)
+    def __init__(self, thresholds: Mapping[str, float | None], stop_on: Mapping[str, int] | None = None):
+        check_alarms(thresholds, stop_on or {})
         self.thresholds = {name: alarm.threshold for name, alarm in ALARMS.items()} | dict(thresholds)
-        self.first = first
-        self.ringing: set[str] = set()
+        self.stop_on = dict(stop_on or {})
+        self.first: Metrics | None = None
+        self.ringing: dict[str, int] = {}
+        self.stop: str | None = None
 
     def __call__(self, metrics: Metrics) -> tuple[dict[str, float], list[str]]:
         """The step's metrics -> how many alarms ring, under monitor/alarms, and a text for each that did not ring the step before."""
         first = self.first = self.first if self.first is not None else dict(metrics)
         set_to = {name: limit for name, limit in self.thresholds.items() if limit is not None}
         now = {name for name, limit in set_to.items() if ALARMS[name].rings(first, metrics, limit)}
-        texts = [_text(name, first, metrics, set_to[name]) for name in ALARMS if name in now - self.ringing]
-        self.ringing = now
-        return {"monitor/alarms": float(len(now))}, texts
+        texts = {name: _text(name, first, metrics, set_to[name]) for name in ALARMS if name in now}
+        fresh = [text for name, text in texts.items() if name not in self.ringing]
+        self.ringing = {name: self.ringing.get(name, 0) + 1 for name in now}
+        over = next((name for name, steps in self.stop_on.items() if self.ringing.get(name, 0) >= steps), None)
+        self.stop = f"stopped by guards.stop_on.{over}={self.stop_on[over]}: {texts[over]}" if over else None
+        return {"monitor/alarms": float(len(now))}, fresh
 
 
-def check_alarms(thresholds: Mapping[str, float | None]) -> None:
-    """Raises UserError for an alarm that is not there."""
-    for name in thresholds:
-        if name not in ALARMS:
-            raise unknown("alarm", name, ALARMS, "guards.alarms")
+def check_alarms(thresholds: Mapping[str, float | None], stop_on: Mapping[str, int]) -> None:
+    """Raises UserError for an alarm that is not there, or is silenced and should stop a run."""
+    for key, names in (("guards.alarms", thresholds), ("guards.stop_on", stop_on)):
+        for name in names:
+            if name not in ALARMS:
+                raise unknown("alarm", name, ALARMS, key)
+    for name in stop_on:
+        if thresholds.get(name, 0.0) is None:
+            raise UserError(f"guards.stop_on.{name}: guards.alarms.{name} is null, so it never rings; give it a threshold")
 
 
 def _text(name: str, first: Metrics, now: Metrics, limit: float) -> str:

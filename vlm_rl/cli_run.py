@@ -56,6 +56,7 @@ class Run(ABC):
     bad: dict[str, RowError] = field(default_factory=dict)
     skipped: set[str] = field(default_factory=set)
     held_out: Rows = ()
+    ended: int | None = None  # the step an alarm stopped training at
     started: float = field(default_factory=time.perf_counter)
     tracker: Tracker = field(init=False)
 
@@ -234,7 +235,7 @@ class Run(ABC):
 
     @property
     def last_checkpoint(self) -> Path:
-        return self.checkpoints / f"step_{self.config.train.steps}"
+        return self.checkpoints / f"step_{self.ended or self.config.train.steps}"
 
     def write_model(self, directory: Path) -> None:
         models.save_model(directory, self.policy.model, self.chat)
@@ -244,9 +245,9 @@ class Run(ABC):
         return {}
 
     def save(self, step: int) -> None:
-        """A checkpoint every so many steps and after the last."""
+        """A checkpoint every so many steps and after the last, or where training ends before it."""
         settings = self.config.checkpoint
-        if step % settings.every and step != self.config.train.steps:
+        if step % settings.every and step not in (self.config.train.steps, self.ended):
             return
         checkpoint.save(
             self.checkpoints,

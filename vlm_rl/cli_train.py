@@ -41,7 +41,7 @@ def train(config: TrainConfig, environment: Mapping[str, str] | None = None) -> 
     update.check_names(config.algo)
     mixture = Mixture(config.rewards, config.guards.unscored_limit)
     augment = Augmentation(config.augment, config.seed)
-    check_alarms(config.guards.alarms)
+    check_alarms(config.guards.alarms, config.guards.stop_on)
     judges = make_judges(config, environment or {})
     mixture.check_targets({"policy": "model", "start": "model"} | {name: judge.kind for name, judge in config.judges.items()})
     return carry_out(config, partial(TrainRun, mixture=mixture, judges=judges, augment=augment))
@@ -63,8 +63,11 @@ class TrainRun(Run):
             self.console.message(f"warning: {warning}")
         self.begin()
         before = self.evaluation("before")
-        self.trainer.run(self.done)
-        facts = self.finish({**compare(before, self.evaluation("after")), "run/steps": self.config.train.steps})
+        if self.alarms.stop:  # before this process went on
+            self.ended = self.done
+        else:
+            self.trainer.run(self.done)
+        facts = self.finish({**compare(before, self.evaluation("after")), "run/steps": self.ended or self.config.train.steps})
         written = write_report(self.run_dir)
         self.console.message(in_words(facts))
         self.console.message(f"report: {written}\nmodel:  {self.last_checkpoint}")
@@ -92,7 +95,7 @@ class TrainRun(Run):
         sampling = Sampling(rollout.max_new_tokens, rollout.temperature, rollout.stop)
         plan = Plan(config.seed, config.train.steps, rollout.group_size, sampling, guards.parity_every, guards.parity_limit)
         ask = guarded("generate")(Asker(self.engines, self.chat, judges=self.judges))
-        hooks = Hooks(self.log, self.evaluate, self.save)
+        hooks = Hooks(self.log, self.evaluate, self.save, lambda: self.ended is not None)
         dynamic = Refill(**dict(config.algo.dynamic_sampling)) if config.algo.dynamic_sampling else None
         step = Followed(self.updater, self.policy, self.engine) if isinstance(self.engine, SleepingEngine) else self.updater
         return Trainer(plan, self.prompts, self.engine, ask, self.mixture, step, hooks, dynamic)
@@ -138,8 +141,10 @@ class TrainRun(Run):
 
     @cached_property
     def alarms(self) -> Alarms:
-        lines = read_jsonl(self.run_dir / "metrics.jsonl") if self.done else []
-        return Alarms(self.config.guards.alarms, lines[0] if lines else None)
+        alarms = Alarms(self.config.guards.alarms, self.config.guards.stop_on)
+        for line in read_jsonl(self.run_dir / "metrics.jsonl") if self.done else []:
+            alarms(line)
+        return alarms
 
     def evaluation(self, when: str) -> list[Record]:
         """The full evaluation before or after training, kept on disk so that a resumed run does not repeat it."""
@@ -169,6 +174,9 @@ class TrainRun(Run):
         self.tracker.log(step, {**metrics, **self.augment.metrics(scored), **ringing, **cli_parts.peak_memory()})
         for warning in warnings:
             self.console.message(f"warning: step {step}: {warning}")
+        if self.alarms.stop:
+            self.ended = step
+            self.console.message(f"step {step}: {self.alarms.stop}")
         rows = [row for group in scored for row in self.rollout_rows(group)]
         self.tracker.log_rollouts(step, rows)
         cli_parts.keep_pictures(self.tracker, [group.group.sample for group in scored[:PICTURED_GROUPS]])

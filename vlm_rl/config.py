@@ -6,7 +6,7 @@ A field exists only because a shipped config or a test sets it. Unknown keys are
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, PositiveInt, field_validator, model_validator
 
 from vlm_rl.config_algo import AlgoConfig as AlgoConfig
 from vlm_rl.config_data import DataConfig as DataConfig
@@ -154,6 +154,9 @@ class GuardSection(Section):
     alarms: dict[str, float | None] = Field(
         default_factory=dict, description="other thresholds of alarms.ALARMS by name; null silences one"
     )
+    stop_on: dict[str, PositiveInt] = Field(
+        default_factory=dict, description="end training after so many steps in a row at which the alarm of that name rings"
+    )
 
 
 class TrainConfig(Section):
@@ -195,8 +198,8 @@ class TrainConfig(Section):
                 "mini-batch holds whole groups"
             )
         dynamic = self.algo.dynamic_sampling
-        if dynamic and dynamic.on not in self.rewards:
-            raise ValueError(f"algo.dynamic_sampling.on={dynamic.on} is no reward's label; known: {', '.join(self.rewards)}")
+        if dynamic and dynamic.reward not in self.rewards:
+            raise ValueError(f"algo.dynamic_sampling.reward={dynamic.reward} is no reward's label; known: {', '.join(self.rewards)}")
         return self
 
 

@@ -34,10 +34,10 @@ class CorrectionConfig(Section):
 
 
 class DynamicConfig(Section):
-    """Dynamic sampling (DAPO): only groups whose reward labelled `on` differs between rollouts are trained on; others are replaced by
+    """Dynamic sampling (DAPO): only groups whose reward labelled `reward` differs between rollouts are trained on; others are replaced by
     groups of further prompts, in at most `tries` draws of rollout.prompts_per_step prompts each."""
 
-    on: str = "accuracy"
+    reward: str = "accuracy"
     tries: int = Field(default=4, ge=1)
 
 

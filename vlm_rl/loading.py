@@ -16,10 +16,16 @@ ConfigT = TypeVar("ConfigT", bound=BaseModel)
 
 
 def load(schema: type[ConfigT], path: str | Path, overrides: Sequence[str] = ()) -> ConfigT:
-    """Read `path` (with `extends:`), apply `key.sub=value` overrides, validate. Raises UserError."""
+    """Read `path` (with `extends:`), apply `key.sub=value` overrides, validate. Raises UserError.
+
+    The override `extends=FILE` lays a whole file over what stands before it: extends=configs/fragments/algo_gspo.yaml
+    """
     tree = read_tree(project_path(path))
     for text in overrides:
-        _override(tree, text)
+        if text.startswith("extends="):
+            tree = _merge(tree, read_tree(project_path(text.removeprefix("extends="))))
+        else:
+            _override(tree, text)
     try:
         return schema.model_validate(tree)
     except ValidationError as error:

@@ -31,6 +31,7 @@ class Hooks:
     log: Callable[[int, Mapping[str, float], Sequence[ScoredGroup]], None]
     evaluate: Callable[[int], Metrics]
     save: Callable[[int], None]
+    stopped: Callable[[], bool]
 
 
 @dataclass(frozen=True)
@@ -59,7 +60,7 @@ class Trainer:
     dynamic: Refill | None = None
 
     def run(self, done: int = 0) -> None:
-        """Train from step `done` + 1 to the plan's end."""
+        """Train from step `done` + 1 to the plan's end, or until it is to be stopped."""
         for step in range(done + 1, self.plan.steps + 1):
             clock = Clock()
             groups = self.rollout(self.prompts(step), step)
@@ -71,11 +72,13 @@ class Trainer:
             metrics = self.update(chosen, step - 1)
             clock.lap("time/update")
             self.check_parity(step, metrics)
-            metrics |= {"rollout/trained_groups": float(len(chosen))} | self.rewarder.metrics(scored) | rollout_metrics(scored)
+            metrics |= self.rewarder.metrics(scored) | rollout_metrics(scored, chosen)
             metrics |= self.hooks.evaluate(step)
             clock.lap("time/evaluate")
             self.hooks.log(step, metrics | clock.laps, scored)
             self.hooks.save(step)
+            if self.hooks.stopped():
+                break
 
     def refill(self, scored: list[ScoredGroup], step: int) -> tuple[list[ScoredGroup], list[ScoredGroup]]:
         """(groups to train on, all that were sampled). With dynamic sampling groups that teach nothing give way to those of further
@@ -132,8 +135,8 @@ class Clock:
         self.laps[name], self._last = now - self._last, now
 
 
-def rollout_metrics(scored: Sequence[ScoredGroup]) -> Metrics:
-    """Lengths in generated tokens, and the share cut off at the limit."""
+def rollout_metrics(scored: Sequence[ScoredGroup], chosen: Sequence[ScoredGroup]) -> Metrics:
+    """Lengths in generated tokens and the share cut off at the limit, of all that was sampled; and how many groups of it are trained on."""
     groups = [s.group for s in scored]
     completions = [r.completion for g in groups for r in g.rollouts]
     lengths = [len(c.token_ids) for c in completions]
@@ -142,5 +145,6 @@ def rollout_metrics(scored: Sequence[ScoredGroup]) -> Metrics:
         "rollout/length_max": float(max(lengths)),
         "rollout/truncated": sum(c.finish == "length" for c in completions) / len(lengths),
         "rollout/prompts": float(len(groups)),
+        "rollout/trained_groups": float(len(chosen)),
         "rollout/prompt_length": sum(len(g.prompt.expanded_ids) for g in groups) / len(groups),
     }

@@ -1,0 +1,37 @@
+"""Every algorithm that ships: laid over the quickstart it parses, makes optimiser steps, and is told of in docs/algorithms.md."""
+
+import math
+from pathlib import Path
+
+import pytest
+import yaml
+from test_algo_update import scored_groups, updated, weights
+
+from vlm_rl.config import TrainConfig
+from vlm_rl.loading import load
+from vlm_rl.update import check_names
+
+ROOT = Path(__file__).parent.parent
+FRAGMENTS = sorted((ROOT / "configs/fragments").glob("algo_*.yaml"))
+QUICKSTART = ROOT / "configs/quickstart.yaml"
+
+
+@pytest.mark.parametrize("path", FRAGMENTS, ids=lambda p: p.stem)
+def test_it_trains_over_the_quickstart(path: Path, tmp_path: Path) -> None:
+    child = tmp_path / "child.yaml"
+    child.write_text(yaml.safe_dump({"extends": [str(QUICKSTART), str(path)], "run_dir": "r"}))
+    config = load(TrainConfig, child)
+    assert load(TrainConfig, QUICKSTART, [f"extends={path}", "run_dir=r"]) == config
+    check_names(config.algo)
+    minis = min(config.train.mini_batches, 2)
+    metrics, policy, _ = updated(config.algo, updates=config.train.updates_per_rollout, minis=minis, steps=2)
+    _, untouched, _ = updated(config.algo, steps=0)
+    assert all(math.isfinite(value) for line in metrics for value in line.values())
+    assert not weights(policy).equal(weights(untouched)) and len(metrics) == 2
+    assert len(scored_groups()) == 3
+
+
+def test_the_table_of_the_docs_is_whole() -> None:
+    text = (ROOT / "docs/algorithms.md").read_text()
+    for path in FRAGMENTS:
+        assert f"`{path.stem}`" in text, path.stem
