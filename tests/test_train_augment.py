@@ -119,18 +119,24 @@ def test_alarms(changes: dict[str, float], rung: set[str]) -> None:
     assert {text.split()[1].rstrip(":") for text in texts} == rung and counted == {"monitor/alarms": float(len(rung))}
 
 
+def after_first(thresholds: dict[str, float | None]) -> Alarms:
+    alarms = Alarms(thresholds)
+    alarms(FIRST)
+    return alarms
+
+
 def test_an_alarm_is_told_when_it_begins() -> None:
     alarms, low = Alarms({}), {**FIRST, "monitor/trace_tokens": 5.0}
     told = [alarms(metrics)[1] for metrics in (FIRST, low, low, FIRST, low)]
     assert [len(texts) for texts in told] == [0, 1, 0, 0, 1]
     for words in ("alarm trace_length", "monitor/trace_tokens is 5", "was 40", "guards.alarms.trace_length=0.5"):
         assert words in told[1][0]
-    assert Alarms({}, FIRST)(low) == ({"monitor/alarms": 1.0}, told[1])
+    assert after_first({})(low) == ({"monitor/alarms": 1.0}, told[1])
 
 
 def test_thresholds_can_be_set_and_silenced_by_name() -> None:
     low = {**FIRST, "monitor/trace_tokens": 15.0}
-    assert Alarms({"trace_length": 0.3}, FIRST)(low)[0] == Alarms({"trace_length": None}, FIRST)(low)[0] == {"monitor/alarms": 0.0}
+    assert after_first({"trace_length": 0.3})(low)[0] == after_first({"trace_length": None})(low)[0] == {"monitor/alarms": 0.0}
     with pytest.raises(UserError, match=r"unknown alarm 'trace_lenght' in guards\.alarms; did you mean 'trace_length'"):
         Alarms({"trace_lenght": 0.3})
     assert all(0 < alarm.threshold < 1 for alarm in ALARMS.values())
