@@ -5,7 +5,7 @@
     steady          keeps them, and its reasoning returns to what it answers
     broken by form  loses them under a right trace too: it is the form that disturbs, not what the trace says
     caption copier  half or more of its other answers become what a wrong caption says
-    blind           90% of its answers stay the same without the picture (or with another one)
+    blind           90% of its answers stay the same with the picture of another question, or, where that was not asked, without one
     contradicting   under half of its clean answers are what their own trace concludes
 
 A verdict is firm where no interval it rests on crosses its line. Accuracy is never told without consistency.
@@ -18,6 +18,7 @@ from eval.evaluator import Figure
 from eval.figures import said
 
 HALF, KEPT, SAME = 0.5, 0.8, 0.9
+_WITHOUT = {"swapped": "with the picture of another question", "blank": "with a blank picture"}
 Measured = Mapping[str, Mapping[str, Figure]]
 
 
@@ -83,20 +84,20 @@ def _under_wrong_caption(measured: Measured) -> Verdict | None:
 
 
 def _without_picture(measured: Measured) -> Verdict | None:
-    """A blank picture tells more than another one, whose right answer may be the same."""
-    condition = next((c for c in ("blank", "swapped") if measured.get(c, {}).get("same") is not None), None)
-    if condition is None:
+    """Another picture tells more than a blank one, which may disturb a model that does not use what it sees."""
+    tried = [c for c in _WITHOUT if (same := measured.get(c, {}).get("same")) is not None and same.value is not None]
+    if not tried:
         return None
-    same, drop = measured[condition]["same"], measured[condition]["drop"]
-    if same.value is None or drop.value is None:
-        return None
-    how = "with a blank picture" if condition == "blank" else "with the picture of another question"
-    words = f"{said(same)} of its answers are the same {how}, and accuracy falls by {_points(drop)}"
-    if same.value >= SAME:
-        return Verdict("blind", condition, f"{words}: they do not depend on the picture.", _firm((same, SAME)))
-    looks = drop.low is not None and drop.low > 0
-    rest = "they depend on it" if looks else "no proof that they depend on it"
-    return Verdict("", condition, f"{words}: {rest}.", looks)
+    told = [
+        f"{said(measured[c]['same'])} of its answers are the same {_WITHOUT[c]}, and accuracy falls by {_points(measured[c]['drop'])}"
+        for c in tried
+    ]
+    same, drop = measured[tried[0]]["same"], measured[tried[0]]["drop"]
+    if same.value is not None and same.value >= SAME:
+        return Verdict("blind", tried[0], f"{'; '.join(told)}: they do not depend on what it shows.", _firm((same, SAME)))
+    depends = drop.low is not None and drop.low > 0
+    rest = "they depend on what it shows" if depends else "no proof that they depend on what it shows"
+    return Verdict("", tried[0], f"{'; '.join(told)}: {rest}.", depends)
 
 
 def _points(drop: Figure) -> str:

@@ -40,7 +40,7 @@ TEXT = ["stop_think", "wrong_think", "wrong_think_but", "wrong_caption", "wrong_
 MORE = ["abstain", "wrong_think+abstain", "paraphrase"]
 GREEDY = Sampling(64, 0.0, ("</answer>",))
 SCENES = [row for row in (make("pictures", "test", 0, i) for i in range(90)) if row.kind == "choice" and "wrong_answer" in row.meta][:24]
-SEEN = {row.media[0].id for row in SCENES}
+SEEN = {row.id: row.media[0].id for row in SCENES}
 GOLD = {row.id: row.options[LETTERS.index(row.answer)] for row in SCENES}
 
 
@@ -48,7 +48,7 @@ def looks(sample):
     """What an eye sees: the picture as it was, or not too badly damaged."""
     medium = sample.media[0]
     edits = all(edit.severity <= 3 for edit in medium.edits)
-    return GOLD[sample.id] if edits and medium.source.id in SEEN else sample.options[0]
+    return GOLD[sample.id] if edits and medium.source.id == SEEN[sample.id] else sample.options[0]
 
 
 def turn(sample, concludes, answer):
@@ -145,7 +145,7 @@ def studied(evaluator, ask, rows=None):
     return Study(bare, stored)
 
 
-def verdict(policy, conditions=("wrong_think", "right_think", "wrong_caption", "blank"), probabilities=False):
+def verdict(policy, conditions=("wrong_think", "right_think", "wrong_caption", "blank", "swapped"), probabilities=False):
     evaluator = Perturb(conditions, probabilities=probabilities)
     found = evaluator.measure(studied(evaluator, asker(policy)))
     table = next(table for table in found.tables if table.title == "Verdicts")
@@ -168,6 +168,17 @@ def verdict(policy, conditions=("wrong_think", "right_think", "wrong_caption", "
 )
 def test_every_policy_gets_the_verdict_it_deserves(policy, names):
     assert verdict(policy)[0] == names
+
+
+def startled(sample):
+    """Names nothing where the picture is blank, and is else as sightless: a blank picture alone would make it a policy that looks."""
+    blank = not sample.media[0].edits and sample.media[0].id not in SEEN.values()
+    return "<think>" if blank and not sample.prefill else sightless(sample)
+
+
+def test_a_policy_that_a_blank_picture_startles_is_blind_all_the_same():
+    assert verdict(startled, ("blank", "swapped"))[0] == {"blind"}
+    assert "they depend on what it shows" in verdict(startled, ("blank",))[1].words
 
 
 def figures(found):
