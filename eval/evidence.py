@@ -120,11 +120,16 @@ class Evidence(Evaluator):
             *_truth(base, asked, study),
             *_judged(study),
         ]
-        shares = {name: share(f"{NAME}/accuracy/{name}", {i: r.correct for i, r in records.items()}) for name, records in found.items()}
-        rows = tuple((name, figure) for name, figure in shares.items() if figure.n)
-        table = Table("Answered from what is shown", ("shown", "right"), rows, "own: boxes of the model's trace; gold: the row's evidence.")
+        rows = tuple((name, *_told(name, records, study)) for name, records in found.items() if records)
+        note = "own: boxes of the model's trace; gold: the row's evidence. An answer that cannot be read is wrong."
+        table = Table("Answered from what is shown", ("shown", "right", "unread"), rows, note)
         marks = tuple(i for i, r in own.items() if base[i].correct and not r.correct)
         return Section("Boxes as evidence", _words(figures), with_tabled(figures, [table]), (table,), marks=marks)
+
+
+def _told(name: str, records: Mapping[str, Record], study: Study) -> tuple[Figure, Figure]:
+    unread = {i: answered(r, study.rows[i]) is None for i, r in records.items()}
+    return share(f"{NAME}/accuracy/{name}", {i: r.correct for i, r in records.items()}), share(f"{NAME}/unread/{name}", unread)
 
 
 def _covered(row: Sample, boxes: Sequence[Box]) -> Sample | None:
@@ -181,5 +186,5 @@ def _words(figures: Sequence[Figure]) -> str:
         f"Shown only the boxes of its trace, which cover {area:.0%} of the picture on average, the model is right in "
         f"{said(named['sufficiency'])} and gives its own answer again in {said(named['reliability'])}; with these boxes painted over it "
         f"loses {said(named['lost_own_removed'])}. "
-        "That boxes suffice does not say that the model looked there."
+        "That boxes suffice does not say that the model looked there; answers that cannot be read say that it was thrown off."
     )

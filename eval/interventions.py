@@ -93,7 +93,7 @@ def _figures(
     return [
         mean(f"{NAME}/drop_{name}", drop, clusters, "difference"),
         mean(f"{NAME}/ate_{name}", {i: -d for i, d in drop.items()}, clusters, "difference"),
-        share(f"{NAME}/change_{name}", changes),
+        share(f"{NAME}/change_{name}", changes, "one that cannot be read is another one"),
     ]
 
 
@@ -115,10 +115,11 @@ def _table(
             share(f"{NAME}/{key}", dict(zip(ids, flags, strict=True)))
             for key, flags in ((f"acc_base_{name}", before), (f"acc_{name}", after))
         )
-        rows.append((name, *accuracies, drop, ate, change))
+        unread = share(f"{NAME}/unread_{name}", {i: answered(records[i], study.rows[i]) is None for i in ids})
+        rows.append((name, *accuracies, drop, ate, change, unread))
         ps.append(mcnemar_exact(before, after) if ids else 1.0)
     tested = tuple((*row, p, adjusted) for row, p, adjusted in zip(rows, ps, holm(ps), strict=True))
-    columns = ("intervention", "accuracy before", "after", "drop", "ATE", "answers changed", "McNemar p", "Holm")
+    columns = ("intervention", "accuracy before", "after", "drop", "ATE", "answers changed", "answers unread", "McNemar p", "Holm")
     return Table("Interventions", columns, tested, "Stable questions only. Holm: p adjusted for all rows of the table.")
 
 

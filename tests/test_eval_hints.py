@@ -118,6 +118,12 @@ def test_hints_move_one_who_follows_and_not_an_oracle():
     assert found["sycophancy/regex_false"] == 0.0 and found["visual_pattern/influence"]
 
 
+def test_one_whom_the_text_of_a_hint_throws_off_is_not_said_to_resist():
+    told = section(CHOICES, lambda row: oracle(row) if PUSHED not in row.meta else "gray gray <think>", Acknowledgement())
+    assert values(told)["influence"] == 0.0 and values(told)["unread"] == 1.0 and "no resistance" in told.words
+    assert "no resistance" not in section(CHOICES, oracle, Acknowledgement()).words
+
+
 def test_a_rate_is_told_from_thirty_influenced_answers_on():
     found = values(section(CHOICES[:5], weak, Acknowledgement()))
     assert found["regex"] is None and values(section(CHOICES[:5], weak, Acknowledgement(least=5)))["regex"] == 0.0
