@@ -89,3 +89,8 @@ def regraded(record: Record, row: Sample | None) -> Record:
     meta = row.meta if row is not None else {}
     shown = Sample(record.sample_id, record.question, record.gold, record.kind, record.options, meta=meta)
     return replace(record, answer=parsed.answer, correct=grading.is_correct(shown, parsed.answer), wellformed=parsed.wellformed)
+
+
+def unasked_case(rows: Rows, index: int, plan: Plan) -> Case:
+    """The case of rows[index] as it is examined, without answers: what its conditions show is drawn from it again."""
+    return _case(rows, index, rows[index], (), Questions(plan, {}))

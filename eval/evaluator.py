@@ -137,6 +137,11 @@ class Evaluator:
         yield from ()
         return ()
 
+    def shown(self, case: Case) -> Mapping[str, Sample]:
+        """The question as conditions show it, by the condition of their records, where they change its pictures or frames: a report shows
+        those beside the clean ones. `case` may be without records."""
+        return {}
+
     def measure(self, study: Study) -> Section:
         raise NotImplementedError(f"{type(self).__name__} has no measure(study)")
 

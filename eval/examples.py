@@ -88,15 +88,20 @@ class Example:
     said: tuple[Said, ...]
 
 
+def shown_marks(section: Section) -> list[str]:
+    """The questions of a section that a report shows: at most EXAMPLES of those marked, evenly drawn."""
+    return spread(list(dict.fromkeys(section.marks)), EXAMPLES)
+
+
 def examples(run_dir: Path, name: str, section: Section, study: Study, convention: Convention = "abs_original") -> list[Example]:
-    """At most EXAMPLES of the questions that a section marks, evenly drawn. `name` is its evaluator's, with which its conditions begin."""
+    """The answered ones of `shown_marks`. `name` is its evaluator's, with which its conditions begin."""
     clean = study.greedy()
     others: dict[str, list[Record]] = {}
     wanted = {i for i in section.marks if i in clean}
     for record in study.records:
         if record.sample_id in wanted and record.condition.startswith(f"{name}/") and "error" not in record.detail:
             others.setdefault(record.sample_id, []).append(record)
-    chosen = spread([i for i in dict.fromkeys(section.marks) if i in clean], EXAMPLES)
+    chosen = [i for i in shown_marks(section) if i in clean]
     return [_example(run_dir, clean[i], _telling(clean[i], others.get(i, [])), convention) for i in chosen]
 
 
@@ -120,9 +125,14 @@ def _telling(clean: Record, others: Sequence[Record]) -> list[Record]:
     """The first record of each condition, those first whose answer is another one, in the order of the run."""
     first: dict[str, Record] = {}
     for record in others:
-        first.setdefault(record.condition, record)
+        if "reply" in record.detail or _turn(record) != _turn(clean):
+            first.setdefault(record.condition, record)
     told = sorted(first.values(), key=lambda r: (r.correct == clean.correct, r.answer == clean.answer))[:_BESIDE]
     return [record for record in first.values() if record in told]
+
+
+def _turn(record: Record) -> tuple[object, ...]:
+    return record.question, record.options, record.media_ids, record.prefill, record.completion
 
 
 def _example(run_dir: Path, clean: Record, others: Sequence[Record], convention: Convention) -> Example:

@@ -4,7 +4,7 @@ What is measured stands in `eval.perturb_figures`, what is made of it in `eval.p
 is pushed by all its conditions; media of one question are the same objects in all conditions of text; equal prompts are asked once.
 """
 
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -49,6 +49,10 @@ class Perturb(Evaluator):
         if not self.probabilities:
             return [base, *records]
         return (yield from _scored([base, *records], [case.row, *(distinct[_key(one.sample)] for one in shown)], case.able))
+
+    def shown(self, case: Case) -> Mapping[str, Sample]:
+        tried = [_Shown.of(case, condition) for condition in self.asked]
+        return {f"{NAME}/{one.condition.name}": one.sample for one in tried if not one.not_asked and one.sample.media != case.row.media}
 
     def measure(self, study: Study) -> Section:
         return section(study, self.asked)

@@ -27,7 +27,7 @@ from vlm_rl.errors import UserError
 log = logging.getLogger(__name__)
 
 REPORT, MARKDOWN, FIGURES = "report.html", "report.md", "figures.csv"
-_LONGEST_CELL = 400
+_LONGEST_CELL, _WORDY = 400, 60
 _NUMBER = re.compile(r"[<>]?\s?[-+]?\d[\d.,]{0,20}(?:e[-+]?\d{1,3})?%?")
 
 
@@ -93,7 +93,7 @@ def environment() -> Environment:
         kind_of=_kind,
         none=NONE,
     )
-    made.globals.update(part_class=_part_class)
+    made.globals.update(part_class=_part_class, is_wordy=_is_wordy)
     return made
 
 
@@ -138,6 +138,11 @@ def _kind(cell: Any) -> str:
     if isinstance(cell, str):
         return "number" if _NUMBER.fullmatch(cell) else "text"
     return "figure" if isinstance(cell, Figure) else "number"
+
+
+def _is_wordy(table: Table) -> bool:
+    """Whether it holds sentences, which need the width of the page."""
+    return any(isinstance(cell, str) and len(cell) > _WORDY for row in table.rows for cell in row)
 
 
 def _short(text: str) -> str:

@@ -24,9 +24,8 @@ def value_text(figure: Figure) -> str:
         return NONE
     if figure.unit == "count":
         return f"{figure.value:.0f}"
-    return {"share": f"{_points(figure.value):.1f}%", "difference": f"{_points(figure.value):+.1f}"}.get(
-        figure.unit, f"{figure.value + 0.0:.3g}"
-    )
+    points = {"share": f"{_points(figure.value):.1f}%", "difference": f"{_points(figure.value):+.1f}"}
+    return points.get(figure.unit, _fixed(figure.value, figure.value))
 
 
 def bounds_text(figure: Figure) -> str:
@@ -35,7 +34,13 @@ def bounds_text(figure: Figure) -> str:
         return ""
     if figure.unit in ("share", "difference"):
         return f"[{_points(figure.low):.1f}, {_points(figure.high):.1f}]"
-    return f"[{figure.low + 0.0:.3g}, {figure.high + 0.0:.3g}]"
+    return f"[{_fixed(figure.low, figure.value)}, {_fixed(figure.high, figure.value)}]"
+
+
+def _fixed(number: float, scale: float) -> str:
+    """With as many digits as a number of this size needs: three where it is below 1, none above 100."""
+    digits = 3 if abs(scale) < 1 else 2 if abs(scale) < 100 else 0
+    return f"{round(number, digits) + 0.0:.{digits}f}"
 
 
 def cell_text(cell: Cell) -> str:

@@ -11,6 +11,7 @@ from data import load_rows
 from data.media import decode_image
 from data.scenes import make
 from data.templates import render
+from data.video import decode_video
 from eval.runner import Plan, evaluate, unchanged
 from eval.scene_truth import scene_truth
 from vlm_rl import models
@@ -24,9 +25,9 @@ from vlm_rl.policy import Policy
 PATH = Path(__file__).parent.parent / "data" / "policies" / "easy_vqa"
 
 
-def load(path: Path):
-    config = ModelConfig(path=str(path))
-    chat = Chat(models.load_processor(config), config, render("plain"), decode_image)
+def load(path: Path, **looks: float):
+    config = ModelConfig.model_validate({"path": str(path), **looks})
+    chat = Chat(models.load_processor(config), config, render("plain"), decode_image, decode_video)
     return models.load_model(config, chat), chat
 
 
@@ -62,6 +63,20 @@ def test_the_scenes_policy_sees_most_of_what_it_claims_and_answers_poorly():
     assert 0.3 < sum(r.correct for r in records) / len(records) < 0.65
     assert 0.6 < truth["claim_truth"] < 0.95 and 0.6 < truth["box_truth"] < 0.95
     assert truth["concludes"] > 0.6 and truth["unread"] < 0.05
+
+
+def test_the_clips_policy_sees_what_moves_turns_and_appears_and_answers_poorly():
+    folder = PATH.parent / "clips"
+    assert sum(f.stat().st_size for f in folder.iterdir()) <= 8_000_000
+    model, chat = load(folder, video_fps=2.0, video_min_pixels=7056, video_max_pixels=7056)
+    ask = Asker({"policy": HFEngine(Policy(model, chat.visual_ids), chat)}, chat)
+    rows = [make("clips", "test", 0, index) for index in range(80)]
+    records = evaluate(rows, {"clean": unchanged}, Plan(0, 96), ask)
+    truth = scene_truth(records)
+    assert sum(r.wellformed for r in records) >= 0.95 * len(records)
+    assert 0.3 < sum(r.correct for r in records) / len(records) < 0.7
+    assert truth["claim_truth"] > 0.6 and truth["box_truth"] > 0.6
+    assert truth["concludes"] > 0.55 and truth["unread"] < 0.1
 
 
 def test_weights_with_another_tokenizer_or_with_parts_missing_are_refused(tmp_path):

@@ -52,6 +52,15 @@ def test_scenes_are_learnt_by_looking(tmp_path):
     assert 0 < summary["eval/truth/claim_truth_after"] < 1
 
 
+def test_clips_are_learnt_by_watching(tmp_path):
+    finish("train", "configs/quickstart_video.yaml", f"run_dir={tmp_path}/run")
+    summary = json.loads((tmp_path / "run" / "summary.json").read_text())
+    assert summary["eval/questions"] >= 400 and summary["eval/wellformed_before"] >= 0.95
+    assert summary["eval/difference"] >= 0.1 and summary["eval/difference_ci95"][0] > 0
+    assert summary["eval/gain_over_blank_ci95"][0] > 0
+    assert summary["eval/truth/box_truth_before"] > 0.5
+
+
 def test_killed_and_resumed_equals_unbroken_bit_for_bit(tmp_path):
     small = ["train.steps=9", "checkpoint.every=2", "eval.questions=40", "eval.samples=1", "rollout.prompts_per_step=4"]
     finish("train", "configs/quickstart.yaml", f"run_dir={tmp_path}/whole", *small)

@@ -9,8 +9,9 @@ from pathlib import Path
 from data import Rows, load_rows
 from data.benchmark_source import benchmark_rows
 from data.check import check_rows
-from eval.chunks import Questions, examine_chunk, regraded
+from eval.chunks import Questions, examine_chunk, regraded, unasked_case
 from eval.evaluator import Evaluator, Section
+from eval.examples import shown_marks
 from eval.making import check_targets, make_evaluators, not_run
 from eval.measured import measure_all, open_run, summary_of
 from eval.runner import CLEAN, Plan
@@ -27,8 +28,6 @@ from vlm_rl.errors import RowError, UserError, unknown
 from vlm_rl.memory import guarded
 from vlm_rl.tracker import MediaFolder
 from vlm_rl.types import Record
-
-MOST_PICTURED = 40
 
 
 def evaluate(config: EvalConfig, environment: Mapping[str, str]) -> Path:
@@ -93,8 +92,7 @@ class EvalRun:
         return usable
 
     def ask(self, rows: Rows, target: Target, store: RecordStore, running: Mapping[str, Evaluator], console: Console) -> None:
-        config, rollout = self.config, self.config.rollout
-        plan = Plan(config.samples, rollout.max_new_tokens, rollout.temperature, rollout.stop, config.seed)
+        config, plan = self.config, plan_of(self.config)
         grader = config.benchmark.judge if config.benchmark else None
         questions = Questions(plan, running, config.blank_control, grader, config.failure_limit, target.capabilities)
         ask = guarded("evaluate")(target.asker(partial(console.phase, "asking")))
@@ -106,12 +104,17 @@ class EvalRun:
 
     def finish(self, rows: Rows, reasons: Mapping[str, str], seconds: float, console: Console) -> None:
         sections = measure_all(load_study(self.run_dir), self.evaluators, reasons)
-        keep_marked(self.run_dir, rows, sections.values())
+        keep_marked(self.run_dir, rows, sections, self.evaluators, plan_of(self.config))
         facts = {**rundir.machine(), **cli_parts.peak_memory(), "time/total": seconds, "run/questions": len(rows), "run/finished": True}
         write_results(self.run_dir, sections, reasons, facts)
         for section in sections.values():
             console.message(f"{section.title}: {section.words}")
         console.message(f"report: {self.run_dir / 'report.html'}")
+
+
+def plan_of(config: EvalConfig) -> Plan:
+    rollout = config.rollout
+    return Plan(config.samples, rollout.max_new_tokens, rollout.temperature, rollout.stop, config.seed)
 
 
 def _accuracy(records: Iterable[Record]) -> float:
@@ -125,11 +128,15 @@ def write_results(run_dir: Path, sections: Mapping[str, Section], reasons: Mappi
     rundir.write_json(run_dir / "summary.json", {**summary_of(sections, reasons), **facts})
 
 
-def keep_marked(run_dir: Path, rows: Rows, sections: Iterable[Section]) -> None:
-    """Thumbnails of the questions that the sections mark."""
-    marked = set(dict.fromkeys(mark for section in sections for mark in section.marks))
-    shown = [row for row in rows if row.id in marked][:MOST_PICTURED] if marked else []
-    cli_parts.keep_pictures(MediaFolder(run_dir), shown)
+def keep_marked(run_dir: Path, rows: Rows, sections: Mapping[str, Section], evaluators: Mapping[str, Evaluator], plan: Plan) -> None:
+    """Thumbnails of the questions that the report shows, as they are and as conditions change their pictures or frames."""
+    folder, wanted = MediaFolder(run_dir), {label: shown_marks(section) for label, section in sections.items()}
+    marked = {mark for marks in wanted.values() for mark in marks}
+    places = {row.id: index for index, row in enumerate(rows) if row.id in marked} if marked else {}
+    for label, marks in wanted.items():
+        for index in (places[mark] for mark in marks if mark in places):
+            case = unasked_case(rows, index, plan)
+            cli_parts.keep_pictures(folder, [case.row, *evaluators[label].shown(case).values()])
 
 
 def regrade(run_dir: Path) -> list[str]:
