@@ -23,7 +23,7 @@ from eval.agreement import compare_classifiers, fleiss_kappa
 from eval.drawings import QUADRANTS as NAMES
 from eval.drawings import bar_chart
 from eval.evaluator import Case, Evaluator, Figure, Rounds, Section, Study, Table
-from eval.figures import mean, said, share, with_tabled
+from eval.figures import said, share, with_tabled
 from eval.reading import Content, answered, content, same, trace_text
 from rewards.conclusion import agrees, conclusion
 from rewards.judge_call import JudgeCall, bare_trace, judge_call, question_of
@@ -190,7 +190,7 @@ def _counts(verdicts: Mapping[str, Verdict], items: Mapping[str, Record]) -> dic
 
 def _agreement_of_traces(found: Found, items: Mapping[str, Record], study: Study) -> Table:
     """CACR, CR-WA and WR-CA for the classifiers that name a conclusion."""
-    clusters, rows = study.clusters(), []
+    rows = []
     unread = [i for i in study.greedy() if i not in items]
     for name, verdicts in found.items():
         ids = [i for i, v in verdicts.items() if v.consistent is not None]
@@ -198,10 +198,10 @@ def _agreement_of_traces(found: Found, items: Mapping[str, Record], study: Study
             continue
         right = [same(verdicts[i].concluded, content(study.rows[i].answer, study.rows[i]), study.rows[i]) for i in ids]
         held = {i: bool(verdicts[i].consistent) for i in ids}
-        none = dict.fromkeys(unread, 0.0)
-        cr_wa = {i: float(r and not items[i].correct) for i, r in zip(ids, right, strict=True)}
-        wr_ca = {i: float(items[i].correct and not r) for i, r in zip(ids, right, strict=True)}
-        shares = (mean(f"{NAME}/{name}/{key}", {**values, **none}, clusters) for key, values in (("cr_wa", cr_wa), ("wr_ca", wr_ca)))
+        none = dict.fromkeys(unread, False)
+        cr_wa = {i: r and not items[i].correct for i, r in zip(ids, right, strict=True)}
+        wr_ca = {i: items[i].correct and not r for i, r in zip(ids, right, strict=True)}
+        shares = (share(f"{NAME}/{name}/{key}", {**values, **none}) for key, values in (("cr_wa", cr_wa), ("wr_ca", wr_ca)))
         rows.append((name, share(f"{NAME}/{name}/cacr", held), *shares))
     note = (
         "CR-WA: the trace concludes what is right, the answer is wrong. WR-CA: the reverse; a trace without conclusion does not conclude "
@@ -283,14 +283,13 @@ def _words(figures: Sequence[Figure], tables: Sequence[Table]) -> str:
     low, high = named.get(f"{NAME}/lowest"), named.get(f"{NAME}/highest")
     if low is None or high is None or low.value is None or high.value is None:
         return "No answer could be read, so nothing can be said about traces and answers."
-    ranged = (
-        f"between {low.value:.1%} ({low.note}) and {high.value:.1%} ({high.note})" if low.note != high.note else f"{said(low)} ({low.note})"
-    )
+    spread = f"{low.value:.1%} ({low.note}) to {high.value:.1%} ({high.note}) of the answers, depending on who reads the trace"
+    ranged = spread if low.value < high.value else f"{said(low)} of the answers, whoever reads the trace"
     quadrants = next(table for table in tables if table.title == "Quadrants")
     _, _, right_by_accident, *_ = quadrants.rows[0]
     assert isinstance(right_by_accident, Figure)
     return (
-        f"The emitted answer is what its trace concludes in {ranged} of the answers, depending on who reads the trace; "
+        f"The emitted answer is what its trace concludes in {ranged}; "
         f"{said(right_by_accident)} are right although the trace concludes otherwise or nothing (rule). "
         "This measures agreement of two texts. It does not say that the trace is true, nor that the answer was made by it."
     )

@@ -182,7 +182,11 @@ def _marks(fixed: Answers) -> tuple[str, ...]:
 def _words(figures: Sequence[Figure], left_out: int) -> str:
     by_name = {figure.name.partition("/")[2]: figure for figure in figures}
     liked = by_name["favourite"]
-    like = "" if liked.value is None else f" It names place {liked.note} {liked.value:+.1%} more often than the right option lies there."
+    like = (
+        ""
+        if not liked.value or liked.value < 0
+        else f" It names place {liked.note} {liked.value:+.1%} more often than the right option lies there."
+    )
     out = f" {left_out} questions without options that could be reordered were left out." if left_out else ""
     return (
         f"With its own trace re-fed under another order of the options, the model gives the same answer in {said(by_name['oscr_fixed'])}; "
