@@ -37,18 +37,19 @@ def examine_chunk(rows: Rows, start: int, end: int, questions: Questions, ask: A
     chunk = [rows[index] for index in range(start, end)]
     clean = _clean(chunk, questions, ask)
     _refuse_failures(clean, questions.failure_limit, start, end)
-    of_row: dict[str, list[Record]] = {}
-    for record in clean:
-        if record.condition == CLEAN:
-            of_row.setdefault(record.sample_id, []).append(record)
-    cases = [
-        _case(rows, index, row, tuple(of_row[row.id]), questions)
-        for index, row in enumerate(chunk, start)
-        if "error" not in of_row[row.id][0].detail
-    ]
-    found = examine(cases, questions.evaluators, ask)
+    found = examine(cases_of(rows, start, chunk, clean, questions), questions.evaluators, ask)
     _refuse_failures(found, questions.failure_limit, start, end)
     return [*clean, *found]
+
+
+def cases_of(rows: Rows, start: int, chunk: Sequence[Sample], records: Sequence[Record], questions: Questions) -> list[Case]:
+    """The cases of `chunk`, rows[start:...], whose greedy clean answer is among `records`, with their samples; a failed one makes none."""
+    of_row: dict[str, list[Record]] = {}
+    for record in records:
+        if record.condition == CLEAN:
+            of_row.setdefault(record.sample_id, []).append(record)
+    answered = [(index, row, of_row[row.id]) for index, row in enumerate(chunk, start) if row.id in of_row]
+    return [_case(rows, i, row, tuple(found), questions) for i, row, found in answered if "error" not in found[0].detail]
 
 
 def _clean(chunk: Sequence[Sample], questions: Questions, ask: Ask) -> list[Record]:

@@ -6,7 +6,7 @@ from typing import Any
 from eval import EVALUATORS
 from eval.benchmarks import find_benchmark
 from eval.evaluator import CAPABILITIES, Evaluator
-from vlm_rl.config_eval import EvaluatorConfig
+from vlm_rl.config_evaluators import EvaluatorConfig
 from vlm_rl.errors import UserError, unknown
 from vlm_rl.plugins import check_arguments, construct, find_class
 

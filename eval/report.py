@@ -18,6 +18,7 @@ from eval.charts import Chart, accuracy_chart, number, smoothing, to_png, to_svg
 from eval.run_files import Row, Run, picture, read_run, spread
 from eval.runner import CLEAN
 from eval.summary import Side, compare, evidence, interval_text, points, signed, split, verdict
+from eval.tradeoff import tradeoff_chart
 from rewards import grading, response
 from vlm_rl.errors import UserError
 from vlm_rl.types import LETTERS, AnswerKind, Record, Sample
@@ -97,6 +98,7 @@ def write_report(run_dir: Path) -> Path:
         facts=_headline(run),
         figures=_figures(summary),
         accuracy=_drawn(accuracy_chart(run.steps, summary), 1),
+        tradeoff=_drawn(tradeoff_chart(run.watched), 1),
         curves=[_drawn(chart, smoothing(run.steps)) for chart in training_charts(run.steps, _parity_limit(run.config))],
         window=smoothing(run.steps),
         counts=counts,

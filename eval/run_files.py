@@ -35,6 +35,7 @@ class Run:
     config: Row
     steps: tuple[Row, ...]
     summary: Row
+    watched: tuple[Row, ...]
     before: tuple[Record, ...]
     after: tuple[Record, ...]
     rollouts: tuple[tuple[Row, ...], ...]
@@ -54,6 +55,7 @@ def read_run(run_dir: Path) -> Run:
         config=config,
         steps=tuple(steps[step] for step in sorted(steps)),
         summary=_mapping("summary.json", _text(run_dir / "summary.json", gaps), json.loads, gaps),
+        watched=tuple(_rows(run_dir / "eval" / "watched.jsonl", gaps)) if (run_dir / "eval" / "watched.jsonl").exists() else (),
         before=_records(run_dir / "eval" / "before.jsonl", gaps),
         after=_records(run_dir / "eval" / "after.jsonl", gaps),
         rollouts=_rollouts(run_dir / "rollouts.jsonl", gaps),

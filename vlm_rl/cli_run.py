@@ -218,7 +218,7 @@ class Run(ABC):
     @guarded("evaluate")
     def answers(self, what: str, full: bool) -> list[Record]:
         """Graded answers of the policy as it is now: in full to all held-out rows, else greedy ones to the few used during training."""
-        rows = self.held_out if full else cli_parts.first(self.held_out, self.config.eval.every_questions, 0)
+        rows = self.held_out if full else self.few
         ask = Asker({"policy": self.engine}, self.chat, partial(self.console.phase, what))
         return cli_parts.evaluate(rows, ask, self.config.eval, self.config.rollout, full)
 
@@ -227,7 +227,17 @@ class Run(ABC):
         every = self.config.eval.every
         if every is None or step % every or step == self.config.train.steps:
             return {}
-        return cli_parts.shares(self.answers("evaluating", full=False))
+        records = self.answers("evaluating", full=False)
+        return {**cli_parts.shares(records), **self.watched(step, records)}
+
+    def watched(self, step: int, records: Sequence[Record]) -> dict[str, float]:
+        """What else is measured after an evaluation; `records` hold the answers to the few questions used during training."""
+        return {}
+
+    @property
+    def few(self) -> Rows:
+        """The held-out rows that are asked about during training, the same each time."""
+        return cli_parts.first(self.held_out, self.config.eval.every_questions, 0)
 
     @property
     def checkpoints(self) -> Path:

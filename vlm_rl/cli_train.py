@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from data.augment import Augmentation, condition_of, refused
+from eval.evaluator import Evaluator
 from eval.report import write_report
 from eval.runner import CLEAN, load_records, save_records
 from eval.summary import compare, in_words
@@ -18,6 +19,7 @@ from vlm_rl.alarms import Alarms, check_alarms
 from vlm_rl.asking import Asker
 from vlm_rl.cli_judges import make_judges
 from vlm_rl.cli_run import Run, carry_out
+from vlm_rl.cli_watch import Watch, watchers
 from vlm_rl.config import TrainConfig
 from vlm_rl.engine.base import Engine, Judge
 from vlm_rl.engine.hf import HFEngine
@@ -42,9 +44,10 @@ def train(config: TrainConfig, environment: Mapping[str, str] | None = None) -> 
     mixture = Mixture(config.rewards, config.guards.unscored_limit)
     augment = Augmentation(config.augment, config.seed)
     check_alarms(config.guards.alarms, config.guards.stop_on)
+    evaluators = watchers(config)
     judges = make_judges(config, environment or {})
     mixture.check_targets({"policy": "model", "start": "model"} | {name: judge.kind for name, judge in config.judges.items()})
-    return carry_out(config, partial(TrainRun, mixture=mixture, judges=judges, augment=augment))
+    return carry_out(config, partial(TrainRun, mixture=mixture, judges=judges, augment=augment, evaluators=evaluators))
 
 
 @dataclass
@@ -55,6 +58,7 @@ class TrainRun(Run):
     mixture: Mixture = field(kw_only=True)
     judges: Mapping[str, Judge] = field(kw_only=True)
     augment: Augmentation = field(kw_only=True)
+    evaluators: Mapping[str, Evaluator] = field(kw_only=True)
 
     def go(self) -> None:
         for judge in self.judges.values():
@@ -63,11 +67,13 @@ class TrainRun(Run):
             self.console.message(f"warning: {warning}")
         self.begin()
         before = self.evaluation("before")
+        self.watched(0, before)
         if self.alarms.stop:  # before this process went on
             self.ended = self.done
         else:
             self.trainer.run(self.done)
-        facts = self.finish({**compare(before, self.evaluation("after")), "run/steps": self.ended or self.config.train.steps})
+        steps, after = self.ended or self.config.train.steps, self.evaluation("after")
+        facts = self.finish({**compare(before, after), **self.watched(steps, after), "run/steps": steps})
         written = write_report(self.run_dir)
         self.console.message(in_words(facts))
         self.console.message(f"report: {written}\nmodel:  {self.last_checkpoint}")
@@ -138,6 +144,21 @@ class TrainRun(Run):
             return self.chat.prompt(changed)
         except RowError:  # raised once more where the row itself is what cannot be rendered
             return self.chat.prompt(refused(sample, condition_of(changed)))
+
+    @cached_property
+    def watch(self) -> Watch:
+        return Watch(self.config, self.evaluators, self.few, self.run_dir, self.done)
+
+    @guarded("evaluate")
+    def watched(self, step: int, records: Sequence[Record]) -> dict[str, float]:
+        """Figures of the config's evaluators as the policy is now; 0 is before training, which a resumed run has measured."""
+        if not self.evaluators or (step == 0 and self.done):
+            return {}
+        ask = Asker(self.engines, self.chat, partial(self.console.phase, "measuring"), self.judges)
+        figures, warnings = self.watch(step, records, ask)
+        for warning in warnings:
+            self.console.message(f"warning: step {step}: {warning}")
+        return figures
 
     @cached_property
     def alarms(self) -> Alarms:

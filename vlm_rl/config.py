@@ -10,6 +10,7 @@ from pydantic import Field, PositiveInt, field_validator, model_validator
 
 from vlm_rl.config_algo import AlgoConfig as AlgoConfig
 from vlm_rl.config_data import DataConfig as DataConfig
+from vlm_rl.config_evaluators import EvaluatorConfig, check_labels, filled
 from vlm_rl.config_judges import JudgeConfig, check_names
 from vlm_rl.config_rewards import GateConfig as GateConfig
 from vlm_rl.config_rewards import RewardConfig as RewardConfig
@@ -171,6 +172,7 @@ class TrainConfig(Section):
     rollout: RolloutConfig = RolloutConfig()
     rewards: dict[str, RewardConfig]
     judges: dict[str, JudgeConfig] = Field(default_factory=dict)
+    evaluators: dict[str, EvaluatorConfig] = Field(default_factory=dict, description="what else is measured every eval.every steps")
     algo: AlgoConfig = AlgoConfig()
     optim: OptimConfig = OptimConfig()
     train: TrainConfigSection
@@ -189,6 +191,8 @@ class TrainConfig(Section):
         return rewards
 
     _judge_names = field_validator("judges")(check_names)
+    _entries = field_validator("evaluators", mode="before")(filled)
+    _evaluator_labels = field_validator("evaluators")(check_labels)
 
     @model_validator(mode="after")
     def _parts(self) -> "TrainConfig":

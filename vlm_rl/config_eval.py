@@ -2,9 +2,10 @@
 
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from vlm_rl.config import DataConfig, ModelConfig, Section
+from vlm_rl.config_evaluators import EvaluatorConfig, check_labels, filled
 from vlm_rl.config_judges import JudgeConfig, check_names, checked_address
 
 _ENDPOINT = ("name", "api_key_env", "max_concurrency", "timeout_s", "retries")
@@ -62,24 +63,6 @@ class EvalModelConfig(ModelConfig):
     _address = field_validator("url")(checked_address)
 
 
-class EvaluatorConfig(BaseModel):
-    """One entry of `evaluators:`; `use` defaults to its label. Other keys are the evaluator's own arguments, checked by its constructor."""
-
-    model_config = ConfigDict(frozen=True, extra="allow")
-    use: str | None = None
-
-    @property
-    def arguments(self) -> dict[str, Any]:
-        return dict(self.model_extra or {})
-
-
-def check_labels(evaluators: dict[str, EvaluatorConfig]) -> dict[str, EvaluatorConfig]:
-    """Raises ValueError for a label that figures and overrides could not carry."""
-    if bad := [label for label in evaluators if not label or "." in label or "/" in label]:
-        raise ValueError(f"an evaluator's label has no '.' or '/': '{bad[0]}'")
-    return evaluators
-
-
 class EvalConfig(Section):
     """`vlm-rl eval` and `vlm-rl stress`. `model=PATH` or `model=http://HOST:PORT/v1#NAME` is short for model.path, or model.url and
     model.name. Accuracy is always measured; `evaluators` are what else is.
@@ -103,12 +86,8 @@ class EvalConfig(Section):
     def _named(cls, model: Any) -> Any:
         return spelled_out(model) if isinstance(model, str) else {} if model is None else model
 
-    @field_validator("evaluators", mode="before")
-    @classmethod
-    def _defaults(cls, given: Any) -> Any:
-        return {label: {} if entry is None else entry for label, entry in given.items()} if isinstance(given, dict) else given
-
     _judge_names = field_validator("judges")(check_names)
+    _entries = field_validator("evaluators", mode="before")(filled)
     _labels = field_validator("evaluators")(check_labels)
 
 
