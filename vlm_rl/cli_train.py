@@ -112,7 +112,10 @@ class TrainRun(Run):
         sizes = (train.token_budget, rollout.max_new_tokens, train.updates_per_rollout, train.mini_batches)
         updater = update.Updater(self.policy, self.optimiser, algo, update.Limits(rollout.temperature, *sizes), self.reference)
         if self.path is not None:
-            updater.load_state_dict(checkpoint.load_state(self.path)["algo"])
+            state = checkpoint.load_state(self.path)
+            if "algo" not in state:
+                raise UserError(f"{self.path} was written by an older version, without the algorithm's own state; write run_dir=OTHER")
+            updater.load_state_dict(state["algo"])
         return updater
 
     def own_state(self) -> dict[str, Any]:
