@@ -53,6 +53,21 @@ def train(config: ConfigPath, overrides: Overrides = None) -> None:
 
 
 @app.command()
+def doctor(
+    config: ConfigPath,
+    overrides: Overrides = None,
+    json_file: Annotated[Path | None, typer.Option("--json", metavar="FILE", help="also write what was found as JSON")] = None,
+) -> None:
+    """Check a config of train on this machine before training: versions, tokens, log-probs, weights, judges, resume, memory.
+
+    Takes about a minute and exits with 1 when a check fails. Example: vlm-rl doctor configs/quickstart.yaml --json found.json
+    """
+    from vlm_rl.cli_doctor import doctor as examined
+
+    raise typer.Exit(examined(load(TrainConfig, config, overrides or []), os.environ, Screen().print, json_file))
+
+
+@app.command()
 def sft(config: ConfigPath, overrides: Overrides = None) -> None:
     """Fine-tune on rows with a 'response': warm starts and demonstrations. Resumes like train.
 
