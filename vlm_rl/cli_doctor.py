@@ -12,19 +12,15 @@ from typing import cast
 
 from rich.table import Table
 
-from data.augment import Augmentation
 from data.media import image_size
 from rewards import boxes, boxes_selftest
 from rewards.base import whole_text
 from rewards.boxes_selftest import Finding as Fit
-from rewards.mixture import Mixture
-from vlm_rl import cli_parts, doctor_machine, doctor_model, doctor_steps, models, rundir, update
+from vlm_rl import cli_parts, doctor_machine, doctor_model, doctor_steps, models, rundir
 from vlm_rl import doctor as diagnosis
-from vlm_rl.alarms import check_alarms
 from vlm_rl.asking import Asker
 from vlm_rl.cli_doctor_judges import judge_checks
-from vlm_rl.cli_judges import make_judges
-from vlm_rl.cli_train import TrainRun
+from vlm_rl.cli_train import TrainRun, prepared
 from vlm_rl.config import TrainConfig
 from vlm_rl.console import Console
 from vlm_rl.doctor import Check, Finding
@@ -49,16 +45,10 @@ def doctor(config: TrainConfig, environment: Mapping[str, str], show: Callable[[
 def examine(config: TrainConfig, environment: Mapping[str, str], console: Console) -> dict[str, Finding]:
     """All findings about a config of `vlm-rl train`, each told on the console when it is there. Raises UserError for names that are not
     there, as training would. `environment` holds the keys of judges by the names that the config gives."""
-    update.check_names(config.algo)
-    mixture = Mixture(config.rewards, config.guards.unscored_limit)
-    augment = Augmentation(config.augment, config.seed)
-    check_alarms(config.guards.alarms, config.guards.stop_on)
-    judges = make_judges(config, environment)
-    mixture.check_targets({"policy": "model", "start": "model"} | {name: judge.kind for name, judge in config.judges.items()})
+    make = prepared(config, environment)
     place = doctor_machine.existing(Path(config.run_dir))
     with tempfile.TemporaryDirectory(prefix=".vlm-rl-doctor-", dir=place) as scratch:
-        make = partial(TrainRun, console=console, mixture=mixture, judges=judges, augment=augment)
-        checks = Examination(config, Path(scratch), console, make).checks()
+        checks = Examination(config, Path(scratch), partial(make, console=console)).checks()
 
         def begun(name: str) -> None:
             console.phase(f"checking: {name}", 0, 1)
@@ -93,7 +83,6 @@ class Examination:
 
     config: TrainConfig
     scratch: Path
-    console: Console
     make: Callable[..., TrainRun]
     runs: dict[str, TrainRun] = field(default_factory=dict)
 

@@ -1,6 +1,6 @@
 """`vlm-rl train`: puts data, rewards, engine, trainer and evaluation together; computes nothing itself."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, partial
 from itertools import zip_longest
@@ -36,18 +36,20 @@ PICTURED_GROUPS = 32  # of a step, in the report
 
 
 def train(config: TrainConfig, environment: Mapping[str, str] | None = None) -> Path:
-    """Run or resume a training. Returns the run directory. Everything that can be checked by name is checked before anything loads.
+    """Run or resume a training. Returns the run directory. `environment` holds the keys of judges by the names that the config gives."""
+    return carry_out(config, prepared(config, environment or {}))
 
-    `environment` holds the keys of judges by the names that the config gives.
-    """
+
+def prepared(config: TrainConfig, environment: Mapping[str, str]) -> Callable[..., "TrainRun"]:
+    """What makes a run of the config, for `carry_out`. Everything that can be checked by name is checked before anything loads."""
     update.check_names(config.algo)
     mixture = Mixture(config.rewards, config.guards.unscored_limit)
     augment = Augmentation(config.augment, config.seed)
     check_alarms(config.guards.alarms, config.guards.stop_on)
     evaluators = watchers(config)
-    judges = make_judges(config, environment or {})
+    judges = make_judges(config, environment)
     mixture.check_targets({"policy": "model", "start": "model"} | {name: judge.kind for name, judge in config.judges.items()})
-    return carry_out(config, partial(TrainRun, mixture=mixture, judges=judges, augment=augment, evaluators=evaluators))
+    return partial(TrainRun, mixture=mixture, judges=judges, augment=augment, evaluators=evaluators)
 
 
 @dataclass
