@@ -50,7 +50,10 @@ HOSTILE = "<script>alert(1)</script><img src=https://x.org/a.png> & \u202e"
 def test_every_shipped_config_is_understood(path: Path):
     config = cli_data.load_any(str(path), [])
     assert (
-        isinstance(config, {"eval": EvalConfig, "judge": JudgeEvalConfig, "lab": SftConfig}.get(path.parent.name, TrainConfig))
+        isinstance(
+            config,
+            {"eval": EvalConfig, "stress": EvalConfig, "judge": JudgeEvalConfig, "lab": SftConfig}.get(path.parent.name, TrainConfig),
+        )
         or path.parent.name == "lab"
     )
 

@@ -1,5 +1,6 @@
 """What a model is given of its own turn: rendered once, stored apart, and read together with what it wrote."""
 
+import copy
 import dataclasses
 import json
 
@@ -56,6 +57,7 @@ def test_a_prompt_ends_with_the_samples_prefill_and_then_the_questions():
 
 def test_a_template_that_opens_the_thought_itself_gets_no_second_tag():
     chat = make_chat()
+    chat.processor = copy.copy(chat.processor)  # the other is shared by all tests
     chat.processor.chat_template += "{% if add_generation_prompt %}{{ '<think>' }}{% endif %}"
     for row, prefill in ((dataclasses.replace(ROW, prefill="<think>red"), " or"), (ROW, "<think>red or")):
         prompt = chat.prompt(row, prefill)
