@@ -121,7 +121,7 @@ def headline(config: Row, questions: int) -> list[tuple[str, str]]:
         "model": (model or {}).get("path") or (model or {}).get("url"),
         "benchmark": (benchmark or {}).get("name"),
         "data": (data or {}).get("name"),
-        "split": (data or {}).get("split"),
+        "split": None if (data or {}).get("name") in ("mixture", "jsonl", "parquet") else (data or {}).get("split"),
         "seed": config.get("seed"),
         "questions": questions or None,
     }
