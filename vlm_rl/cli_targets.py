@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from data.templates import render
 from data.video import THUMBNAIL
@@ -10,11 +11,14 @@ from vlm_rl.cli_judges import Pictures, key_of
 from vlm_rl.config import DataConfig, project_path
 from vlm_rl.config_eval import EvalConfig
 from vlm_rl.config_judges import JudgeConfig
-from vlm_rl.engine.base import Judge, Progress
+from vlm_rl.engine.base import Engine, Judge, Progress
 from vlm_rl.engine.http_json import Endpoint
 from vlm_rl.errors import UserError
 from vlm_rl.memory import guarded
 from vlm_rl.types import Outline, Sample, VideoBudget
+
+if TYPE_CHECKING:
+    from vlm_rl.chat import Chat  # loads torch
 
 SHIPPED = "data/policies"
 FRAMES = 32  # most pictures of a video that an endpoint is sent
@@ -78,11 +82,25 @@ def _local(config: EvalConfig, judges: Mapping[str, Judge]) -> Target:
 
     chat = cli_parts.chat_of(config.model, config.data.template)
     policy = Policy(models.load_model(config.model, chat), chat.visual_ids, config.model.attention)
-    engine = HFEngine(policy, chat, config.rollout.batch_size)
+    own = HFEngine(policy, chat, config.rollout.batch_size)
+    vllm = config.rollout.engine == "vllm"
+    engine = _vllm(config, chat, own) if vllm else own
     return Target(
-        "the model",
-        frozenset({"prefill", "score", "alternatives"}),
+        "vLLM" if vllm else "the model",
+        frozenset({"prefill", "score"} if vllm else {"prefill", "score", "alternatives"}),
         lambda progress: Asker({"policy": engine}, chat, progress, judges),
         chat.look.budget,
         chat.problem,
     )
+
+
+def _vllm(config: EvalConfig, chat: "Chat", own: Engine) -> Engine:
+    """vLLM on the same files; continuations are scored by `own`. Raises UserError for an adapter, which vLLM would need merged on disk."""
+    from vlm_rl import models
+    from vlm_rl.engine.vllm import VLLMEngine
+
+    path = config.model.path or ""
+    if (project_path(path) / "adapter_config.json").exists():
+        raise UserError(f"rollout.engine=vllm: {path} is an adapter; write rollout.engine=hf, or merge it into its model's files")
+    longest = config.model.max_prompt_tokens + config.rollout.max_new_tokens
+    return VLLMEngine(models.source_of(path, "model.path"), chat, config.rollout.vllm, own, longest)

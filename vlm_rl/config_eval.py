@@ -4,7 +4,7 @@ from typing import Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from vlm_rl.config import DataConfig, ModelConfig, Section
+from vlm_rl.config import DataConfig, ModelConfig, Section, VLLMConfig
 from vlm_rl.config_evaluators import EvaluatorConfig, check_labels, filled
 from vlm_rl.config_judges import JudgeConfig, check_names, checked_address
 
@@ -28,7 +28,8 @@ class BenchmarkConfig(Section):
 class EvalRolloutConfig(Section):
     """How a question is answered in an evaluation: greedily, and `samples` of an evaluation at `temperature`."""
 
-    engine: Literal["hf"] = "hf"
+    engine: Literal["hf", "vllm"] = "hf"
+    vllm: VLLMConfig = VLLMConfig()
     max_new_tokens: int = Field(default=1024, ge=1)
     temperature: float = Field(default=1.0, gt=0)
     stop: tuple[str, ...] = ()
