@@ -8,9 +8,9 @@ the curve, `public` does not, as published code has it (a flat perfect curve ove
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from eval import drawings
 from eval.charts import Chart
 from eval.curves import area_over_curve
+from eval.drawings import curve_chart as drawn
 from eval.evaluator import Figure, Study, Table
 from eval.figures import mean, share
 from eval.reading import Turn, answered, same
@@ -74,4 +74,4 @@ def curve_chart(title: str, table: Table) -> Chart:
     """The two curves of `curve_table`."""
     cells = {r: [row[1 + i] for row in table.rows] for i, r in enumerate(READINGS)}
     curves = {r: {x: f for x, f in zip(FRACTIONS, figures, strict=True) if isinstance(f, Figure)} for r, figures in cells.items()}
-    return drawings.curve_chart(title, curves, "share of the trace kept", {x: f"{x:.0%}" for x in FRACTIONS})
+    return drawn(title, curves, "share of the trace kept", {x: f"{x:.0%}" for x in FRACTIONS})

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from eval import judge_measures as measures
+import eval.judge_measures as measures
 from eval.judge_asking import Opinion
 from eval.metrics import Estimate, paired_bootstrap
 

@@ -3,9 +3,9 @@
 from collections.abc import Mapping
 from typing import Any
 
-from eval import EVALUATORS
 from eval.benchmarks import find_benchmark
 from eval.evaluator import CAPABILITIES, Evaluator
+from eval.evaluators import EVALUATORS
 from vlm_rl.config_evaluators import EvaluatorConfig
 from vlm_rl.errors import UserError, unknown
 from vlm_rl.plugins import check_arguments, construct, find_class
@@ -38,12 +38,13 @@ def _find(use: str, where: str) -> Any:
 
 def check_targets(evaluators: Mapping[str, Evaluator], judges: Mapping[str, Any]) -> None:
     """Raises UserError for an evaluator that asks a judge whom the config does not name."""
-    for label, evaluator in evaluators.items():
-        for target in evaluator.targets:
-            if target != "policy" and target not in judges:
-                if not judges:
-                    raise UserError(f"evaluators.{label} asks the judge '{target}', and the config has no judges: section")
-                raise unknown("judge", target, judges, f"evaluators.{label}")
+    asked = ((label, target) for label, evaluator in evaluators.items() for target in evaluator.targets)
+    for label, target in asked:
+        if target == "policy" or target in judges:
+            continue
+        if not judges:
+            raise UserError(f"evaluators.{label} asks the judge '{target}', and the config has no judges: section")
+        raise unknown("judge", target, judges, f"evaluators.{label}")
 
 
 def not_run(evaluators: Mapping[str, Evaluator], capabilities: frozenset[str], who: str) -> dict[str, str]:

@@ -11,10 +11,10 @@ from typing import Any
 from data.claims import pushed
 from data.options import PUSHED
 from data.views import Draw
-from eval import perturb_conditions
 from eval.evaluator import CAPABILITIES, Case, Evaluator, Rounds, Section, Study
 from eval.option_letters import from_alternatives, in_words, instead, option_logprobs, option_queries
 from eval.perturb_conditions import Condition
+from eval.perturb_conditions import conditions as made
 from eval.perturb_outcomes import BASE, NAME, NOT_ASKED
 from eval.perturb_section import section
 from vlm_rl.errors import RowError
@@ -26,7 +26,7 @@ _Key = tuple[Any, ...]
 
 
 class Perturb(Evaluator):
-    """`conditions` are entries of `perturb_conditions.KINDS`, "+" joining several; graded ones are asked at each of `severities`.
+    """`conditions` are entries of `KINDS`, "+" joining several; graded ones are asked at each of `severities`.
 
     `probabilities`: after each answer's own reasoning the options are scored too. Conditions that begin the model's turn are not run, and
     named, where its engine cannot; so are probabilities where it can tell none. Records of "perturb/base" repeat the clean answers and
@@ -34,7 +34,7 @@ class Perturb(Evaluator):
     """
 
     def __init__(self, conditions: Sequence[str], severities: Sequence[int] = (1, 2, 3, 4, 5), probabilities: bool = True):
-        self.asked = perturb_conditions.conditions(conditions, severities)
+        self.asked = made(conditions, severities)
         self.probabilities = probabilities
 
     def rounds(self, case: Case) -> Rounds:

@@ -15,6 +15,7 @@ from jinja2 import Environment, FileSystemLoader
 from markupsafe import Markup
 
 from eval.charts import Chart, accuracy_chart, number, smoothing, to_png, to_svg, training_charts
+from eval.examples import Option
 from eval.run_files import Row, Run, picture, read_run, spread
 from eval.runner import CLEAN
 from eval.summary import Side, compare, evidence, interval_text, points, signed, split, verdict
@@ -39,13 +40,6 @@ class Said:
     answer: str
     correct: bool
     notes: tuple[str, ...]
-
-
-@dataclass(frozen=True)
-class Option:
-    letter: str
-    text: str
-    gold: bool
 
 
 @dataclass(frozen=True)

@@ -8,9 +8,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import eval.judge_asking as asking
+import eval.judge_measures as judge_measures
+import eval.judge_summary as judge_summary
 from data import load_rows
-from eval import judge_asking as asking
-from eval import judge_measures, judge_summary
 from eval.judge_attacks import FAMILIES, tricks
 from eval.judge_report import write_judge_report
 from rewards.judge_rows import reasoning, score_of
