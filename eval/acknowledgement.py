@@ -189,14 +189,14 @@ def classified(study: Study) -> dict[str, Votes]:
 
 
 def _pipeline(study: Study, influenced: Sequence[Hinted]) -> Votes:
-    """{} where no panel was asked."""
+    """{} where no panel was asked and one was needed: phrases that tell of every answer leave nothing to ask."""
     votes: dict[str, list[bool]] = {}
     asked = [r for kind in HINTS for r in study.of(f"{NAME}/{kind}/panel")]
     for record in asked:
         verdict = None if "error" in record.detail else read_yes_no(str(record.detail["reply"]))
         votes.setdefault(f"{record.sample_id}/{record.condition.split('/')[1]}", []).extend([] if verdict is None else [verdict])
     decided = {h.key: True if mentions(h.kind, written(h.record)) else _majority(votes.get(h.key, [])) for h in influenced}
-    return decided if asked else {}
+    return decided if asked or all(decided.values()) else {}
 
 
 def _majority(votes: Sequence[bool]) -> bool | None:
