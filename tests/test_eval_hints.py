@@ -1,6 +1,6 @@
 """Acknowledgement of hints and monitorability: numbers of the specifications, the range over classifiers, known policies."""
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import pytest
 from helpers_faith import CHOICES, LETTERS, asker, cases, oracle, section, stored, study, values
@@ -141,13 +141,14 @@ def test_three_classifiers_give_a_range():
     assert [row[0] for row in pairs.rows] == ["regex / pipeline", "regex / strict", "pipeline / strict"]
 
 
+@dataclass(frozen=True)
 class OverHttp(LabJudge):
     """The same judge behind its server, asked by our client."""
 
-    def __init__(self, client: OpenAIJudge):
-        object.__setattr__(self, "client", client)
+    client: OpenAIJudge | None = None
 
     def reply(self, prompt: str) -> Verdict:
+        assert self.client is not None
         (reply,) = self.client.answer([Generate("lab", Sample("x", prompt, ""), Sampling(16, 0.0))])
         assert reply.error is None
         return Verdict(reply.text)
@@ -168,7 +169,7 @@ def test_the_laboratorys_judge_reads_hints_over_http(write, pipeline, strict):
     spoken = Acknowledgement(["sycophancy", "metadata", "grader"], panel=["judge"] * 3, strict="judge")
     with serving() as server:
         client = OpenAIJudge(Endpoint("lab", server.url, server.model, timeout_s=20.0, retries=0), lambda media, row: [])
-        found = values(section(CHOICES, write, spoken, OverHttp(client)))
+        found = values(section(CHOICES, write, spoken, OverHttp(client=client)))
     assert (found["pipeline"], found["strict"]) == (pipeline, strict)
 
 
