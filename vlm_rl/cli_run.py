@@ -164,13 +164,18 @@ class Run(ABC):
 
     def check_rows(self) -> None:
         """Try all rows of the steps to come and of the evaluation; bad ones stop the run here, or are left out where the config says so."""
-        used = {i for step in range(self.done, self.config.train.steps * self.tries) for i in self.sampler.batch(step)}
+        used = {i for step in range(self.first_row_step, self.config.train.steps * self.tries) for i in self.sampler.batch(step)}
         self.bad = self.check(self.splits.train, used, self.config.data)
         held_out = self.splits.held_out
         bad = self.check(held_out, range(len(held_out)), self.config.eval_data or self.config.data)
         self.held_out = cli_parts.without(held_out, bad)
         if not self.held_out:
             raise UserError("no held-out row is usable; mend them or name others as eval_data")
+
+    @property
+    def first_row_step(self) -> int:
+        """The first step (from 0) whose rows this process may meet."""
+        return self.done
 
     def check(self, rows: Rows, used: Iterable[int], data: DataConfig) -> dict[str, RowError]:
         """The bad ones of these rows by id. Raises UserError when there may be none, or when there are too many."""

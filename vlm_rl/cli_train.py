@@ -14,7 +14,7 @@ from eval.runner import CLEAN, load_records, save_records
 from eval.summary import compare, in_words
 from rewards import grading
 from rewards.mixture import Mixture
-from vlm_rl import checkpoint, cli_parts, models, update
+from vlm_rl import checkpoint, cli_parts, models, replay_file, update
 from vlm_rl.alarms import Alarms, check_alarms
 from vlm_rl.asking import Asker
 from vlm_rl.cli_judges import make_judges
@@ -27,8 +27,9 @@ from vlm_rl.errors import RowError, UserError
 from vlm_rl.memory import guarded
 from vlm_rl.policy import Policy
 from vlm_rl.refill import Refill
+from vlm_rl.replay import Replay
 from vlm_rl.tracker import read_jsonl
-from vlm_rl.trainer import Hooks, Plan, Trainer
+from vlm_rl.trainer import Hooks, Plan, Trainer, group_seeds
 from vlm_rl.types import Prompt, Record, Sample, Sampling, ScoredGroup
 from vlm_rl.weights import Followed, SleepingEngine
 
@@ -112,13 +113,35 @@ class TrainRun(Run):
     def updater(self) -> update.Updater:
         train, rollout, algo = self.config.train, self.config.rollout, self.config.algo
         sizes = (train.token_budget, rollout.max_new_tokens, train.updates_per_rollout, train.mini_batches)
-        updater = update.Updater(self.policy, self.optimiser, algo, update.Limits(rollout.temperature, *sizes), self.reference)
+        replay = Replay(algo.replay, rollout.prompts_per_step) if algo.replay else None
+        updater = update.Updater(self.policy, self.optimiser, algo, update.Limits(rollout.temperature, *sizes), self.reference, replay)
         if self.path is not None:
             state = checkpoint.load_state(self.path)
             if "algo" not in state:
                 raise UserError(f"{self.path} was written by an older version, without the algorithm's own state; write run_dir=OTHER")
             updater.load_state_dict(state["algo"])
+            if replay:
+                replay.kept = replay_file.load(self.path, self.prompts_again)
         return updater
+
+    def prompts_again(self, step: int, seeds: set[int]) -> dict[int, Prompt]:
+        """The prompts of an earlier step whose groups had these seeds, as they were."""
+        found: dict[int, Prompt] = {}
+        for attempt in range(self.tries):
+            if not seeds <= found.keys():
+                prompts = self.prompts(step, attempt)
+                found |= zip(group_seeds(self.config.seed, prompts, step, attempt), prompts, strict=True)
+        return found
+
+    @property
+    def first_row_step(self) -> int:
+        replay = self.config.algo.replay
+        return max(self.done - replay.max_age, 0) if replay else self.done
+
+    def write_model(self, directory: Path) -> None:
+        super().write_model(directory)
+        if self.updater.replay:
+            replay_file.save(directory, self.updater.replay.kept)
 
     def own_state(self) -> dict[str, Any]:
         return {"algo": self.updater.state_dict()}

@@ -41,8 +41,17 @@ class DynamicConfig(Section):
     tries: int = Field(default=4, ge=1)
 
 
+class ReplayConfig(Section):
+    """Groups of earlier steps that are trained on once more beside the step's own, the most valuable first."""
+
+    share: float = Field(default=0.25, ge=0, le=1, description="replayed groups per prompt of rollout.prompts_per_step; 0 is no replay")
+    value: str = Field(default="spread", description="an entry of replay.VALUES")
+    groups: int = Field(default=64, ge=1, description="most groups that are kept; those of the lowest value go first")
+    max_age: int = Field(default=8, ge=1, description="steps after which a group is dropped")
+
+
 class AlgoConfig(Section):
-    loss: str = Field(default="grpo", description="an entry of algo.losses.LOSSES")
+    loss: str = Field(default="grpo", description="an entry of algo.losses.LOSSES or module:Name")
     loss_settings: dict[str, Any] = Field(default_factory=dict, description="the loss's own settings, such as dual_clip of grpo")
     ratio: str = Field(default="token", description="an entry of algo.ratios.LEVELS: of what the importance ratio is")
     clip_low: float = Field(default=0.2, description="ratios below 1 - clip_low are clipped")
@@ -51,7 +60,7 @@ class AlgoConfig(Section):
     norm_length: int | None = Field(
         default=None, ge=1, description="the divisor of token_sum_norm; without it rollout.max_new_tokens, so that gradients are small"
     )
-    advantage: str = Field(default="group_std", description="an entry of algo.advantages.ADVANTAGES")
+    advantage: str = Field(default="group_std", description="an entry of algo.advantages.ADVANTAGES or module:Name")
     advantage_eps: float = 1e-4
     rewards: Literal["sum_then_normalize", "normalize_then_sum", "whiten_then_sum"] = Field(
         default="sum_then_normalize",
@@ -83,3 +92,4 @@ class AlgoConfig(Section):
     entropy_bonus: float = Field(default=0.0, ge=0, description="weight of the mean entropy per token, which is raised")
     top_entropy: float = Field(default=1.0, gt=0, le=1, description="share of the tokens, those of highest entropy, that are trained on")
     dynamic_sampling: DynamicConfig | None = None
+    replay: ReplayConfig | None = None

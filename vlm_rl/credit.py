@@ -4,14 +4,13 @@ A credit takes the rollout, its advantage and the penalty of each token (weight 
 with T all tokens of the rollout) and gives one number per token.
 """
 
-import importlib
 from collections.abc import Callable
-from typing import cast
 
 import torch
 from torch import Tensor
 
-from vlm_rl.errors import UserError, unknown
+from vlm_rl.errors import UserError
+from vlm_rl.plugins import find_function
 from vlm_rl.types import Rollout
 
 Credit = Callable[[Rollout, float, Tensor], Tensor]
@@ -34,18 +33,7 @@ PENALISED_LATER = ("to_go",)
 
 def find_credit(name: str) -> Credit:
     """The credit of that name. Raises UserError when there is none."""
-    if ":" not in name:
-        if name not in CREDITS:
-            raise unknown("algo.credit", name, CREDITS)
-        return CREDITS[name]
-    module, _, attribute = name.partition(":")
-    try:
-        found = getattr(importlib.import_module(module), attribute)
-    except (ImportError, AttributeError) as error:
-        raise UserError(f"algo.credit={name}: cannot be imported: {error}") from None
-    if not callable(found):
-        raise UserError(f"algo.credit={name} is no function of (rollout, advantage, penalties)")
-    return cast(Credit, found)
+    return find_function("algo.credit", name, CREDITS, "(rollout, advantage, penalties_T)")
 
 
 def checked(credit: Credit, rollout: Rollout, advantage: float, penalties_T: Tensor) -> Tensor:

@@ -12,10 +12,12 @@ import torch
 from torch import Tensor
 
 from vlm_rl import credit
-from vlm_rl.algo.advantages import ADVANTAGES, gdpo, over_reward_std, whiten, whiten_tokens
+from vlm_rl.algo.advantages import gdpo, over_reward_std, whiten, whiten_tokens
 from vlm_rl.algo.losses import AGGREGATIONS
 from vlm_rl.config import AlgoConfig
+from vlm_rl.named import advantage_of
 from vlm_rl.packing import Item, Pack, split
+from vlm_rl.replay import Stored
 from vlm_rl.types import Rollout, ScoredGroup
 
 
@@ -53,9 +55,10 @@ class Store:
         self.values: dict[str, dict[int, Tensor]] = {}
 
     def put(self, name: str, row: Pack, values_T: Tensor) -> None:
-        """`values_T` has one entry per completion token of the row."""
+        """`values_T` has one entry per completion token of the row; what is known of a rollout already stays."""
         pieces = values_T.detach().float().cpu().split([n for item in row.items for n in item.lengths[1]])
-        self.values.setdefault(name, {}).update(zip(indices(row), pieces, strict=True))
+        known = self.values.setdefault(name, {})
+        known.update({i: piece for i, piece in zip(indices(row), pieces, strict=True) if i not in known})
 
     def has(self, name: str, row: Pack) -> bool:
         return all(i in self.values.get(name, {}) for i in indices(row))
@@ -65,20 +68,28 @@ class Store:
 
 
 class StepBatch:
-    """The step's rollouts. `masks` has one bool per token of each: what the model wrote, and nothing of a rollout left out as truncated."""
+    """The step's rollouts, those of `replayed` groups last: `own` is how many groups come before them. `masks` has one bool per token of
+    each: what the model wrote, and nothing of a rollout left out as truncated."""
 
-    def __init__(self, scored: Sequence[ScoredGroup], algo: AlgoConfig, limits: Limits):
-        self.scored, self.algo, self.limits = list(scored), algo, limits
-        self.rollouts: list[Rollout] = [r for s in scored for r in s.group.rollouts]
+    def __init__(self, scored: Sequence[ScoredGroup], algo: AlgoConfig, limits: Limits, replayed: Sequence[Stored] = ()):
+        self.own, self.algo, self.limits = len(scored), algo, limits
+        self.scored = [*scored, *(stored.scored for stored in replayed)]
+        self.rollouts: list[Rollout] = [r for s in self.scored for r in s.group.rollouts]
         self.masks = [_trained(r, algo.mask_truncated) for r in self.rollouts]
         self.lengths_N = torch.tensor([int(m.sum()) for m in self.masks], dtype=torch.int64)
         starts = [0]
-        for s in scored:
+        for s in self.scored:
             starts.append(starts[-1] + len(s.group.rollouts))
         self.ranges = [range(a, b) for a, b in itertools.pairwise(starts)]
         self.store = Store()
         self.store.values["engine"] = {i: torch.tensor(r.completion.logprobs) for i, r in enumerate(self.rollouts)}
         self.store.values["mask"] = {i: m.float() for i, m in enumerate(self.masks)}
+        before = (zip(r, stored.logprobs, strict=True) for r, stored in zip(self.ranges[self.own :], replayed, strict=True))
+        self.store.values["trainer"] = {i: logprobs for group in before for i, logprobs in group if logprobs is not None}
+
+    @property
+    def own_rollouts(self) -> int:
+        return sum(map(len, self.ranges[: self.own]))
 
     @property
     def names(self) -> str:
@@ -113,12 +124,12 @@ class StepBatch:
         return [tuple(t - taken[i] for t, i in zip(s.totals, r, strict=True)) for s, r in zip(self.scored, self.ranges, strict=True)]
 
     def mini_batches(self, needless: Callable[[int], bool]) -> list[MiniBatch]:
-        """Whole groups in order, in as many parts as there are to be. What is `needless` (by group) is not forwarded, and still counts."""
-        count = min(self.limits.mini_batches, len(self.scored))
-        bounds = [k * len(self.scored) // max(count, 1) for k in range(count + 1)]
+        """Whole groups in order, own and replayed ones alike in as many parts as there are to be. What is `needless` (by group) is not
+        forwarded, and still counts."""
+        count = min(self.limits.mini_batches, max(self.own, len(self.scored) - self.own))
         made = []
-        for start, end in itertools.pairwise(bounds):
-            groups = range(start, end)
+        for own, replayed in zip(_in_parts(0, self.own, count), _in_parts(self.own, len(self.scored), count), strict=True):
+            groups = [*own, *replayed]
             index = [i for g in groups for i in self.ranges[g]]
             weights_N = torch.zeros(len(self.rollouts))
             length = self.algo.norm_length or self.limits.max_new_tokens
@@ -136,6 +147,11 @@ def indices(row: Pack) -> list[int]:
     return [i for item in row.items for i in item.rollouts]
 
 
+def _in_parts(start: int, end: int, count: int) -> list[range]:
+    bounds = [start + k * (end - start) // max(count, 1) for k in range(count + 1)]
+    return [range(a, b) for a, b in itertools.pairwise(bounds)]
+
+
 def _trained(rollout: Rollout, mask_truncated: bool) -> Tensor:
     mask = torch.tensor(rollout.completion.loss_mask, dtype=torch.bool)
     return torch.zeros_like(mask) if mask_truncated and rollout.completion.finish == "length" else mask
@@ -149,7 +165,7 @@ def batch_rule(algo: AlgoConfig) -> str:
 def advantages(scored: Sequence[ScoredGroup], algo: AlgoConfig, totals: Sequence[Sequence[float]] | None = None) -> list[Tensor]:
     """One advantage per rollout, group by group, float32, before the tokens are whitened. A group whose rewards have no spread gets
     exactly 0 (unless the advantage has no baseline). `totals` stand in for the groups' own."""
-    own, eps = ADVANTAGES[algo.advantage], algo.advantage_eps
+    own, eps = advantage_of(algo), algo.advantage_eps
     sums = [torch.tensor(t, dtype=torch.float32) for t in (totals if totals is not None else [s.totals for s in scored])]
     if algo.rewards == "whiten_then_sum":
         sums = _whitened_sums(scored, algo)
@@ -177,7 +193,7 @@ def _normalised(scored: ScoredGroup, algo: AlgoConfig) -> Tensor:
     labels, values_KG, factors_KG = _parts(scored)
     if not labels:
         return torch.zeros(len(scored.totals))
-    return gdpo(values_KG, factors_KG, ADVANTAGES[algo.advantage], algo.advantage_eps, algo.least_std)
+    return gdpo(values_KG, factors_KG, advantage_of(algo), algo.advantage_eps, algo.least_std)
 
 
 def _whitened_sums(scored: Sequence[ScoredGroup], algo: AlgoConfig) -> list[Tensor]:

@@ -99,12 +99,7 @@ class Trainer:
     @guarded("generate")
     def rollout(self, prompts: Sequence[Prompt], step: int, attempt: int = 0) -> list[Group]:
         """One group per prompt; every draw derives from (run seed, step, sample id, attempt, rollout index)."""
-        again = (attempt,) if attempt else ()
-        met: Counter[str] = Counter()  # a step that straddles two epochs may hold a row twice; its groups must not be copies
-        seeds = []
-        for prompt in prompts:
-            seeds.append(stable_hash(self.plan.seed, step, prompt.sample.id, met[prompt.sample.id], *again))
-            met[prompt.sample.id] += 1
+        seeds = group_seeds(self.plan.seed, prompts, step, attempt)
         each = [tuple(stable_hash(seed, i) for i in range(self.plan.group_size)) for seed in seeds]
         requests = [GenerateRequest(p, self.plan.sampling, s) for p, s in zip(prompts, each, strict=True)]
         groups = []
@@ -121,6 +116,17 @@ class Trainer:
                 f"(largest {metrics['guard/logprob_diff_max']:.4f}, limit guards.parity_limit={self.plan.parity_limit}). The policy that "
                 "is sampled is not the one that is trained: stale weights, another temperature or dtype, or other pixels."
             )
+
+
+def group_seeds(run_seed: int, prompts: Sequence[Prompt], step: int, attempt: int = 0) -> list[int]:
+    """Of the groups of a step's prompts: hash(run seed, step, sample id, how often the row was met in the step, attempt)."""
+    again = (attempt,) if attempt else ()
+    met: Counter[str] = Counter()  # a step that straddles two epochs may hold a row twice; its groups must not be copies
+    seeds = []
+    for prompt in prompts:
+        seeds.append(stable_hash(run_seed, step, prompt.sample.id, met[prompt.sample.id], *again))
+        met[prompt.sample.id] += 1
+    return seeds
 
 
 class Clock:

@@ -12,16 +12,18 @@ import torch
 from torch import Tensor
 
 from vlm_rl.algo.kl import GRADIENTS, KL, adapted, k1
-from vlm_rl.algo.losses import LOSSES, Tokens, aggregate
+from vlm_rl.algo.losses import Tokens, aggregate
 from vlm_rl.algo.mismatch import CORRECTIONS, drifted, ratio_metrics
 from vlm_rl.algo.ratios import LEVELS
 from vlm_rl.config import AlgoConfig
 from vlm_rl.errors import UserError
 from vlm_rl.memory import guarded
+from vlm_rl.named import loss_of
 from vlm_rl.optim import Optimiser
 from vlm_rl.packing import Item, Pack
 from vlm_rl.policy import Policy, TokenStats
 from vlm_rl.reference import Follower
+from vlm_rl.replay import Replay
 from vlm_rl.step_batch import Limits as Limits
 from vlm_rl.step_batch import MiniBatch, StepBatch
 from vlm_rl.types import ScoredGroup
@@ -43,19 +45,29 @@ class Sums:
 
 
 class Updater:
-    """Applies one algorithm to a policy. `reference` (frozen) is needed when algo.kl_weight > 0."""
+    """Applies one algorithm to a policy. `reference` (frozen) is needed when algo.kl_weight > 0, `replay` when algo.replay is set."""
 
-    def __init__(self, policy: Policy, optimiser: Optimiser, algo: AlgoConfig, limits: Limits, reference: Policy | None = None):
+    def __init__(
+        self,
+        policy: Policy,
+        optimiser: Optimiser,
+        algo: AlgoConfig,
+        limits: Limits,
+        reference: Policy | None = None,
+        replay: Replay | None = None,
+    ):
         check_names(algo)
-        assert (reference is not None) == (algo.kl_weight > 0)
+        assert (reference is not None) == (algo.kl_weight > 0) and (replay is None) == (algo.replay is None)
         self.policy, self.optimiser, self.algo, self.limits, self.reference = policy, optimiser, algo, limits, reference
-        self.kl_weight = algo.kl_weight
+        self.replay = replay
+        self.kl_weight, self.loss = algo.kl_weight, loss_of(algo)
         self.follower = Follower(reference, algo.reference) if reference is not None and algo.reference.kind == "ema" else None
 
     @guarded("update")
     def __call__(self, scored: Sequence[ScoredGroup], step: int) -> dict[str, float]:
         """The optimiser steps of training step `step` (0-based). Returns metrics; raises UserError when something is not finite."""
-        batch = StepBatch(scored, self.algo, self.limits)
+        replayed = self.replay.take(step + 1) if self.replay else []
+        batch = StepBatch(scored, self.algo, self.limits, replayed)
         in_reward = self._penalties(batch) if self.kl_weight and self.algo.kl_in == "reward" else {}
         batch.settle(in_reward)
         everything = self.algo.entropy_bonus > 0 or (self.kl_weight > 0 and self.algo.kl_in == "loss")
@@ -74,7 +86,10 @@ class Updater:
                     moved = True
             kl = sums.share("loss/kl") if kl is None else kl
         metrics |= self._metrics(batch, sums, in_reward, everything)
-        self._after(step, metrics["loss/kl"] if in_reward else kl, len(batch.rollouts))
+        self._after(step, metrics["loss/kl"] if in_reward else kl, batch.own_rollouts)
+        if self.replay:
+            self._keep(batch, self.replay, step + 1)
+            metrics |= self.replay.metrics(replayed, step + 1)
         return metrics
 
     def state_dict(self) -> dict[str, Any]:
@@ -146,7 +161,7 @@ class Updater:
     def _loss(self, batch: StepBatch, row: Pack, tokens: Tokens, kept: Tensor, chosen_T: Tensor, sums: Sums) -> Tensor:
         """The loss of each token, before it is weighted: policy term, what corrects and masks it, KL term."""
         algo = self.algo
-        out = LOSSES[algo.loss](tokens, algo.clip_low, algo.clip_high, **algo.loss_settings)
+        out = self.loss(tokens, algo.clip_low, algo.clip_high, **algo.loss_settings)
         loss_T = out.loss_T * chosen_T
         if tokens.weight_T is not None:
             loss_T = loss_T if out.corrected else loss_T * tokens.weight_T
@@ -202,10 +217,24 @@ class Updater:
             found["loss/kl"] = sum(float(p.sum()) for p in in_reward.values()) / self.kl_weight / max(tokens, 1.0)
         found |= {"algo/dropped_groups": 0.0 if everything else float(sum(flat)), "algo/advantage_abs": float(sizes.mean())}
         found |= {"algo/kl_weight": self.kl_weight} if self.reference is not None else {}
-        if self.limits.steps > 1 and sums.log_ratios:
-            drift = ratio_metrics(*(torch.cat(part) for part in zip(*sums.log_ratios, strict=True)))
-            found |= {f"drift/{name}": value for name, value in drift.items()}
-        return found | _parity(batch)
+        return found | self._drift(batch, sums) | _parity(batch)
+
+    def _drift(self, batch: StepBatch, sums: Sums) -> dict[str, float]:
+        """How far the last pass is from the policies that sampled: drift/ of the step's own rollouts, replay/ of older ones."""
+        if not sums.log_ratios:
+            return {}
+        log_T, of_T = (torch.cat(part) for part in zip(*sums.log_ratios, strict=True))
+        own_T = of_T < batch.own_rollouts
+        drift = ratio_metrics(log_T[own_T], of_T[own_T]) if self.limits.steps > 1 else {}
+        older = ratio_metrics(log_T[~own_T], of_T[~own_T])
+        return {f"drift/{name}": value for name, value in drift.items()} | {f"replay/{name}": value for name, value in older.items()}
+
+    def _keep(self, batch: StepBatch, replay: Replay, step: int) -> None:
+        """The step's own groups that were forwarded, with what the trainer said of them while it was the policy that wrote them."""
+        known = batch.store.values["trainer"]
+        for g in range(batch.own):
+            if not batch.is_flat(g):
+                replay.add(step, batch.scored[g], [known.get(i) for i in batch.ranges[g]])
 
     def _after(self, step: int, kl: float | None, rollouts: int) -> None:
         """What changes between steps: the KL weight and a reference that follows."""
@@ -228,9 +257,9 @@ def _parity(batch: StepBatch) -> dict[str, float]:
 
     guard/logprob_diff and _max: mean and largest |trainer - engine| per token, in nats; under mismatch/ see `ratio_metrics`.
     """
-    known = batch.store.values.get("trainer", {})
-    engine = batch.store.values["engine"]
-    gaps = [(known[i] - engine[i])[batch.masks[i]] for i in known]
+    known = [i for i in batch.store.values["trainer"] if i < batch.own_rollouts]
+    trainer, engine = batch.store.values["trainer"], batch.store.values["engine"]
+    gaps = [(trainer[i] - engine[i])[batch.masks[i]] for i in known]
     gap_T = torch.cat(gaps) if gaps else torch.zeros(0)
     of_T = torch.repeat_interleave(torch.arange(len(gaps)), torch.tensor([len(g) for g in gaps], dtype=torch.int64))
     found = {

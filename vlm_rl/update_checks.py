@@ -1,28 +1,30 @@
 """Algorithm settings that are unknown or contradict each other, told before anything heavy loads."""
 
-from vlm_rl.algo.advantages import ADVANTAGES
-from vlm_rl.algo.losses import AGGREGATIONS, LOSSES, settings_of
+from vlm_rl.algo.losses import settings_of
 from vlm_rl.algo.mismatch import CORRECTIONS
-from vlm_rl.algo.ratios import LEVELS
 from vlm_rl.config_algo import AlgoConfig
 from vlm_rl.credit import PENALISED_LATER, find_credit
 from vlm_rl.errors import UserError, unknown
+from vlm_rl.named import TABLES, advantage_of, loss_of, misplaced
+from vlm_rl.replay import VALUES
 from vlm_rl.step_batch import batch_rule
 
 
 def check_names(algo: AlgoConfig) -> None:
     """Raises UserError for the first wrong setting."""
-    for key, name, table in (
-        ("algo.loss", algo.loss, LOSSES),
-        ("algo.ratio", algo.ratio, LEVELS),
-        ("algo.aggregation", algo.aggregation, AGGREGATIONS),
-        ("algo.advantage", algo.advantage, ADVANTAGES),
-        *(("algo.correction", correction.use, CORRECTIONS) for correction in algo.correction),
-    ):
-        if name not in table:
-            raise unknown(key, name, table)
+    named = {"algo.loss": algo.loss, "algo.ratio": algo.ratio, "algo.aggregation": algo.aggregation}
+    for key, name in (named | {"algo.advantage": algo.advantage, "algo.credit": algo.credit}).items():
+        if name not in TABLES[key] and (":" not in name or key in ("algo.ratio", "algo.aggregation")):
+            raise misplaced(key, name)
+    for correction in algo.correction:
+        if correction.use not in CORRECTIONS:
+            raise misplaced("algo.correction", correction.use)
+    if algo.replay is not None and algo.replay.value not in VALUES:
+        raise unknown("algo.replay.value", algo.replay.value, VALUES)
+    advantage_of(algo)
+    find_credit(algo.credit)
+    known = settings_of(loss_of(algo))
     for setting, value in algo.loss_settings.items():
-        known = settings_of(LOSSES[algo.loss])
         if setting not in known:
             raise unknown(f"setting of the loss {algo.loss}", setting, known, "algo.loss_settings")
         if isinstance(value, bool) or not isinstance(value, int | float):
@@ -30,7 +32,6 @@ def check_names(algo: AlgoConfig) -> None:
     dual = algo.loss_settings.get("dual_clip")
     if dual is not None and dual < 1 + algo.clip_high:
         raise UserError(f"algo.loss_settings.dual_clip={dual:g} is below 1 + algo.clip_high, so it would undo the other bound; 3 is usual")
-    find_credit(algo.credit)
     _check_kl(algo)
     _check_together(algo)
 
