@@ -11,7 +11,7 @@ from eval.benchmarks import BENCHMARKS, find_benchmark
 from eval.evaluator import Evaluator, Figure, Section, Study, Table
 from eval.figures import mean, said, share
 from eval.graded import OfficialResult, graded_records
-from eval.metrics import mcnemar_exact, pass_at_k, statistic_bootstrap
+from eval.metrics import mcnemar_exact, paired_bootstrap, pass_at_k, statistic_bootstrap
 from eval.runner import CLEAN
 from eval.summary import BLANK, points
 from rewards import grading
@@ -19,8 +19,6 @@ from vlm_rl.types import Record, Sample
 
 MARKS = 8
 _OFFICIAL_WORK = 400_000  # answers scored anew for the interval of an official metric
-# Metrics over groups of questions: a group drawn twice would count once, so resampling questions says nothing about them.
-_OVER_GROUPS = ("dynamath", "hrbench", "wemath")
 
 
 class Accuracy(Evaluator):
@@ -67,10 +65,14 @@ def _score(name: str, study: Study, greedy: Mapping[str, Record]) -> OfficialRes
 
 
 def _official(name: str, study: Study, greedy: Mapping[str, Record]) -> Figure:
-    """The headline with a bootstrap over pictures of the whole metric, with fewer draws where there are many answers."""
+    """The headline with a bootstrap of the whole metric over pictures, with fewer draws where there are many answers.
+
+    A metric that is a mean over groups of questions has its groups drawn instead: a question drawn twice would make no second group.
+    """
     result = _score(name, study, greedy)
-    if name in _OVER_GROUPS:
-        return Figure("official", result.headline, result.n, note="no interval: it is a score over groups of questions")
+    if result.units:
+        over = paired_bootstrap(result.units)
+        return Figure("official", result.headline, result.n, over.low, over.high, note=f"interval over {len(result.units)} groups")
     graded = graded_records([study.rows[i] for i in greedy], list(greedy.values()))
     clusters = study.clusters()
     draws = max(100, min(1000, _OFFICIAL_WORK // len(graded)))

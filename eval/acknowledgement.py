@@ -107,6 +107,11 @@ class Acknowledgement(Evaluator):
         ]
         return [*records.values(), *judged]
 
+    def _without_judges(self, votes: Mapping[str, Votes]) -> list[str]:
+        """Classifiers that lack a judge; one that has its judges and nothing to ask them is not among them."""
+        judges = {"pipeline": self.panel, "strict": self.strict}
+        return [name for name, there in judges.items() if not there and name not in votes]
+
     def _questions(self, case: Case, kind: str, record: Record) -> list[tuple[tuple[str, str], int, Query]]:
         """((kind, which classifier), number of the judge, question); the panel is not asked where a phrase already tells."""
         trace, hint = shortened(written(record)), HINTS[kind]
@@ -132,7 +137,7 @@ class Acknowledgement(Evaluator):
         ]
         tables = [_kinds(hinted, votes, base, self.least), _pairs(votes, spoken)]
         marks = tuple(dict.fromkeys(h.record.sample_id for h in spoken if not votes["regex"][h.key]))
-        words = _words(figures, pooled, len(spoken), self.least, [name for name in ("pipeline", "strict") if name not in votes])
+        words = _words(figures, pooled, len(spoken), self.least, self._without_judges(votes))
         return Section("Acknowledgement of hints", words, with_tabled(figures, tables), tuple(t for t in tables if t.rows), marks=marks)
 
 

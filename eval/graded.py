@@ -26,6 +26,8 @@ class Graded:
 class OfficialResult:
     """What a benchmark reports: `headline` and `parts` are shares in [0, 1] or counts ("category/x", and "category/x/n" beside it).
 
+    `units`, where the headline is a mean over groups of questions: the value of each group, in [0, 1].
+
     OfficialResult("pope", 0.86, n=3000, parts={"accuracy": 0.85, ...}, unparsed=2)
     """
 
@@ -34,6 +36,7 @@ class OfficialResult:
     n: int
     parts: Mapping[str, float] = field(default_factory=dict)
     unparsed: int = 0
+    units: tuple[float, ...] = ()
 
 
 Metric = Callable[[str, Sequence[Graded]], OfficialResult]

@@ -121,10 +121,11 @@ def dynamath(name: str, graded: Sequence[Graded]) -> OfficialResult:
     sizes = [len(items) for items in groups]
     if max(sizes) == 1:
         log.warning("%s: no seed question has two variants here, so the worst case is the average", name)
-    worst = mean(min(item.score for item in items) for items in groups)
+    units = tuple(min(item.score for item in items) for items in groups)
+    worst = mean(units)
     parts = {"average": mean(item.score for item in graded), "worst_case": worst, "seeds": float(len(groups))}
     parts |= {"variants_min": float(min(sizes)), "variants_max": float(max(sizes)), **table(graded, "subject", "level")}
-    return result(name, worst, graded, parts)
+    return replace(result(name, worst, graded, parts), units=units)
 
 
 def _seeds(graded: Sequence[Graded]) -> list[list[Graded]]:
@@ -162,6 +163,11 @@ class FourWay:
         """(N - 0.5 IG - RM - IK) / N, with N = 525 in the full set."""
         return (self.total - 0.5 * self.ig - self.rm - self.ik) / self.total
 
+    @property
+    def units(self) -> tuple[float, ...]:
+        """What each composite adds to the score, whose mean it is."""
+        return (1.0,) * self.cm + (0.5,) * self.ig + (0.0,) * (self.rm + self.ik)
+
 
 def four_way(problems: Iterable[tuple[Sequence[bool], bool]], loose: bool = False) -> FourWay:
     """Sort composites, given as (are the steps right, is the whole right). Loose: one right step is enough for mastery."""
@@ -192,7 +198,7 @@ def wemath(name: str, graded: Sequence[Graded]) -> OfficialResult:
     # Rote memorisation is published as a share of the composites answered rightly.
     right = strict.cm + strict.rm
     parts |= {f"{kind}/rote_rate": counts.rm / right if right else 0.0 for kind, counts in (("strict", strict), ("loose", loose))}
-    return result(name, strict.score, graded, parts | _wemath_table(graded))
+    return replace(result(name, strict.score, graded, parts | _wemath_table(graded)), units=strict.units)
 
 
 def _composites(graded: Sequence[Graded]) -> tuple[list[tuple[list[bool], bool]], int]:

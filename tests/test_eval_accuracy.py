@@ -100,6 +100,18 @@ def test_the_official_metric_stands_first_with_its_interval_and_parts():
     assert Accuracy("pope").measure(Study({row.id: row for row in rows}, failed)).figures[0].n == 7
 
 
+def test_a_metric_over_groups_has_the_interval_of_its_groups():
+    """Ten seeds of three variants each, half of them with one wrong variant: as uncertain as ten questions, not as thirty."""
+    rows = [
+        Sample(f"{i}", "q?", "B", "choice", ("x", "y"), (Media("image", data=b"%d" % i),), meta={"seeds": (f"seed{i // 3}",)})
+        for i in range(30)
+    ]
+    records = [said(row, whole("A" if i % 3 == 0 and i < 15 else "B")) for i, row in enumerate(rows)]
+    official = Accuracy("dynamath").measure(Study({row.id: row for row in rows}, records)).figures[0]
+    assert (official.value, official.n, official.note) == (0.5, 30, "interval over 10 groups")
+    assert official.low == pytest.approx(0.2, abs=0.1) and official.high == pytest.approx(0.8, abs=0.1)
+
+
 def test_evaluators_are_made_by_name_accuracy_first():
     made = make_evaluators({"mine": EvaluatorConfig(use="consistency")}, "pope")
     assert list(made) == ["accuracy", "mine"] and isinstance(made["accuracy"], Accuracy) and made["accuracy"].benchmark == "pope"

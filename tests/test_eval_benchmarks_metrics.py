@@ -167,6 +167,7 @@ def dynamath_rows(form: str) -> list[dict[str, Any]]:
 def test_dynamath_worst_case(form: str) -> None:
     result = scored("dynamath", dynamath_rows(form), ["1.5", "1.5", "2", "1.5", "1.5", "1.5"])
     assert result.parts["average"] == pytest.approx(5 / 6) and result.headline == result.parts["worst_case"] == 0.5
+    assert result.units == (0.0, 1.0)
     assert result.parts["seeds"] == 2 and result.parts["variants_min"] == result.parts["variants_max"] == 3
 
 
@@ -194,6 +195,7 @@ def test_wemath_from_rows() -> None:
     # Mastered twice (one of two steps, one of three), generalises once, rote once, lacks knowledge once.
     assert result.parts["composites"] == 5 and result.parts["incomplete"] == 1 and result.unparsed == 1
     assert [result.parts[f"strict/{key}"] for key in ("cm", "ig", "rm", "ik")] == pytest.approx([0.4, 0.2, 0.2, 0.2])
+    assert sorted(result.units) == [0.0, 0.0, 0.5, 1.0, 1.0] and sum(result.units) / 5 == pytest.approx(result.headline)
     assert result.headline == pytest.approx(0.4 + 0.1) and result.parts["loose/score"] == pytest.approx(0.6 + 0.1)
     assert result.parts["strict/rote_rate"] == pytest.approx(1 / 3) and result.parts["loose/rote_rate"] == 0.0
     assert result.parts["steps/three_steps/n"] == 1 and result.parts["steps/two_steps/n"] == 4

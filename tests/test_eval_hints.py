@@ -115,6 +115,7 @@ def test_hints_move_one_who_follows_and_not_an_oracle():
     assert values(led)["regex"] == 0.0 and (values(led)["influence"] or 0.0) > 0.9
     assert values(firm)["influence"] == 0.0 and values(firm)["regex"] is None
     assert "Not run, for want of judges: pipeline, strict" in led.words and "too few" in firm.words
+    assert "want of judges" not in section(CHOICES, oracle, Acknowledgement(panel=["judge"] * 3, strict="judge"), Panel()).words
     told = section(CHOICES, honest, Acknowledgement())
     found = values(told)
     assert found["regex"] == found["in_trace"] == 1.0 and found["in_answer"] == 0.0
