@@ -53,14 +53,19 @@ class Sweep:
 class InferenceScaling(Evaluator):
     """Reads the samples of the run (its `samples`); asks nothing."""
 
+    title = "Inference scaling"
+
+    def _early(self, study: Study) -> dict[tuple[str, int], float]:
+        return {}
+
     def measure(self, study: Study) -> Section:
         found = sweeps(study)
         most = min((len(sweep.samples) for sweep in found.values()), default=0)
         if most < 2:
             words = "Every question needs two samples or more (samples: 8 in the config); there is no curve over fewer."
-            return Section("Inference scaling", words, (Figure(f"{NAME}/samples", float(most), len(found), unit="count"),))
+            return Section(self.title, words, (Figure(f"{NAME}/samples", float(most), len(found), unit="count"),))
         ks = numbers(most)
-        early = _early_scores(study)
+        early = self._early(study)
         measures: dict[str, Measure] = {
             "consistency": lambda record: float(agrees(trace_text(record), record.answer, study.rows[record.sample_id]))
         }
@@ -77,13 +82,17 @@ class InferenceScaling(Evaluator):
         drawn = {name: {float(k): figure for k, figure in curve.items()} for name, curve in curves.items()}
         chart = curve_chart("Voting over more samples", drawn, "samples", {k: str(k) for k in ks})
         marks = tuple(i for i, s in found.items() if s.right(1) and not s.right(most))
-        return Section("Inference scaling", _words(curves, figures, most), with_tabled(figures, [table]), (table,), (chart,), marks)
+        return Section(self.title, _words(curves, figures, most), with_tabled(figures, [table]), (table,), (chart,), marks)
 
 
 class InferenceScalingEarly(InferenceScaling):
     """The same with early answering of every sample: its trace is cut at 0.2, 0.4, 0.6 and 0.8 and the answer asked for at once."""
 
+    title = "Inference scaling, with early answering"
     needs = frozenset({"prefill"})
+
+    def _early(self, study: Study) -> dict[tuple[str, int], float]:
+        return _early_scores(study)
 
     def rounds(self, case: Case) -> Rounds:
         asked: list[tuple[str, int, Sample]] = []

@@ -196,6 +196,8 @@ def test_early_answering_of_every_sample():
     asked = cases(rows, follower, samples=2)
     evaluator = InferenceScalingEarly()
     records = [r for case in asked for r in case.records] + examine(asked, {"s": evaluator}, asker(follower))
-    found = values(evaluator.measure(Study({row.id: row for row in rows}, [stored(r) for r in records])))
+    told = Study({row.id: row for row in rows}, [stored(r) for r in records])
+    found = values(evaluator.measure(told))
+    assert "early/2" not in values(InferenceScaling().measure(told))
     assert (found["early/2"] or 0.0) >= 0.5 and found["accuracy/2"] == 1.0
     assert len([r for r in records if r.condition == "inference_scaling/early/0.2"]) == 8 and LIMITS.temperature == 0
