@@ -36,7 +36,7 @@ def hash_of(name: str, i: int) -> int:
 @cache
 def parts(family: str):
     sizes = ScratchConfig(family=family, hidden_size=64, heads=2, layers=2, vision_hidden_size=32, initializer_range=0.2)
-    tokenizer = small.train_tokenizer(TEXTS, 400)
+    tokenizer = small.train_tokenizer(TEXTS, 400, family)
     return sizes, tokenizer, small.make_processor(sizes, tokenizer)
 
 

@@ -82,7 +82,7 @@ class Leaky(Policy):
 
     def pack(self, items):
         row = super().pack(items)
-        return replace(row, positions_3L=row.positions_3L + (torch.arange(len(row.ids_L)) >= items[0].lengths[0]).long() * 3)
+        return replace(row, positions_AL=row.positions_AL + (torch.arange(len(row.ids_L)) >= items[0].lengths[0]).long() * 3)
 
 
 def test_packing():

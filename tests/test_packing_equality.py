@@ -4,10 +4,11 @@ import pytest
 import torch
 from models_small import completions, make, picture, sample, video
 
+from vlm_rl.families import FAMILIES
 from vlm_rl.packing import Item, split
 from vlm_rl.types import Sample
 
-FAMILIES = ("qwen2_vl", "qwen2_5_vl", "qwen3_vl")
+PACKED = [name for name, family in FAMILIES.items() if family.packs]
 
 
 def items(chat, case: str) -> list[Item]:
@@ -40,16 +41,16 @@ def assert_equal(got, want):
     for a, b in zip(got[:2], want[:2], strict=True):
         torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-5)
     assert got[2].keys() == want[2].keys()
-    for name, gradient in want[2].items():
+    largest = max(float(gradient.abs().max()) for gradient in want[2].values())
+    for name, gradient in want[2].items():  # the bias of keys has a gradient of rounding only, as softmax does not see it
         scale = gradient.abs().max()
-        assert (got[2][name] - gradient).abs().max() <= 1e-5 * scale + 1e-7, name
+        assert (got[2][name] - gradient).abs().max() <= 1e-5 * scale + 1e-7 * max(1.0, largest), name
 
 
 CASES = ["one image", "several images", "no image", "mixed", "video", "video and image", "videos among images"]
 
 
-@pytest.mark.parametrize("case", CASES)
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family, case", [(f, c) for f in PACKED for c in CASES if "video" not in c or "video" in FAMILIES[f].marks])
 def test_shared_prefix_and_dense_oracle_equal_the_plain_forward(family, case):
     plain, chat = make(family, "plain")
     batch = items(chat, case)
@@ -59,7 +60,7 @@ def test_shared_prefix_and_dense_oracle_equal_the_plain_forward(family, case):
         assert_equal(run(make(family, mode)[0], [batch], 0.7), want)
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", PACKED)
 def test_gradient_checkpointing_changes_nothing(family):
     policy, chat = make(family)
     batch = items(chat, "mixed")

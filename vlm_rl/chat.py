@@ -4,7 +4,8 @@ What a question looks like as text (`render`) and how bytes become a picture (`d
 and handed in.
 """
 
-from collections.abc import Callable, Sequence
+import re
+from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property
 from typing import Any
 
@@ -13,10 +14,9 @@ from vlm_rl.errors import RowError, UserError
 from vlm_rl.seeds import stable_hash
 from vlm_rl.turns import content_parts
 from vlm_rl.types import Outline, Prompt, Sample
-from vlm_rl.vision import SNIPPET, DecodeImage, DecodeVideo, VisualProcessor
+from vlm_rl.vision import DecodeImage, DecodeVideo, VisualProcessor
 from vlm_rl.vision_cache import Vision
 
-VISUAL_TOKENS = ("<|image_pad|>", "<|video_pad|>", "<|vision_start|>", "<|vision_end|>", "<|vision_pad|>")
 OPENING = "<think>"
 TYPE_OF = {"image": 1, "video": 2}
 
@@ -35,17 +35,22 @@ class Chat:
         self.processor, self.tokenizer = processor, processor.tokenizer
         self.config, self.render = config, render
         self.look = VisualProcessor(processor, config, decode, decode_video)
+        self.family = self.look.family
 
     @cached_property
     def placeholder(self) -> dict[str, int]:
         """Token id that stands for one visual token: {"image": 151655, "video": 151656}"""
-        return {kind: self.tokenizer.convert_tokens_to_ids(f"<|{kind}_pad|>") for kind in TYPE_OF}
+        return {kind: self.tokenizer.convert_tokens_to_ids(token) for kind, token in self.family.shown.items()}
 
     @cached_property
     def visual_ids(self) -> tuple[int, ...]:
         """Ids that may never be sampled: one placeholder in a completion breaks the next forward."""
         vocabulary = self.tokenizer.get_vocab()
-        return tuple(vocabulary[token] for token in VISUAL_TOKENS if token in vocabulary)
+        return tuple(vocabulary[token] for token in self.family.visual_tokens if token in vocabulary)
+
+    @cached_property
+    def _marks(self) -> re.Pattern[str]:
+        return re.compile("|".join(map(re.escape, self.family.marks.values())))
 
     @cached_property
     def control_tokens(self) -> tuple[str, ...]:
@@ -63,8 +68,8 @@ class Chat:
         try:
             content = self._content(sample)
             if outlines is not None:
-                pairs = zip(sample.media, outlines, strict=True)
-                self._prompt(sample, content, tuple(self.look.outlined(*pair, sample.id) for pair in pairs), "")
+                pairs, alone = zip(sample.media, outlines, strict=True), _alone(sample)
+                self._prompt(sample, content, tuple(self.look.outlined(*pair, sample.id, alone) for pair in pairs), "")
         except RowError as error:
             return error.reason
         return None
@@ -75,7 +80,7 @@ class Chat:
         Raises RowError when media and marks disagree, a control token hides in the text, or it is too long.
         """
         content = self._content(sample)
-        return self._prompt(sample, content, tuple(self.look(media, sample.id) for media in sample.media), prefill)
+        return self._prompt(sample, content, tuple(self.look(media, sample.id, _alone(sample)) for media in sample.media), prefill)
 
     def _prompt(self, sample: Sample, content: list[dict[str, str]], vision: tuple[Vision, ...], prefill: str) -> Prompt:
         text = self.processor.apply_chat_template([{"role": "user", "content": content}], tokenize=False, add_generation_prompt=True)
@@ -110,9 +115,10 @@ class Chat:
         return tuple(self.tokenizer(text, add_special_tokens=False, split_special_tokens=True)["input_ids"]) if text else ()
 
     def _content(self, sample: Sample) -> list[dict[str, str]]:
-        text = self.render(sample)
-        self._refuse_control_tokens(sample.id, text)
-        return content_parts(sample, text)
+        content = content_parts(sample, self.render(sample))
+        for part in content:
+            self._refuse_control_tokens(sample.id, part.get("text", ""))
+        return content
 
     def _refuse_control_tokens(self, row: str, text: str) -> None:
         for token in self.control_tokens:
@@ -126,24 +132,33 @@ class Chat:
     def _expand(self, sample: Sample, text: str, ids: list[int], vision: tuple[Vision, ...]) -> tuple[list[int], list[int]]:
         """Ids with one placeholder per visual token, and their types. `ids` are those of `text`."""
         kinds = [media.kind for media in sample.media]
-        pads = {self.placeholder[kind]: type_ for kind, type_ in TYPE_OF.items()}
-        found = [id_ for id_ in ids if id_ in pads]
-        if found != [self.placeholder[kind] for kind in kinds] or text.count(SNIPPET) != kinds.count("video"):
+        kind_of = {mark: kind for kind, mark in self.family.marks.items()}
+        found = [kind_of[mark] for mark in self._marks.findall(text)]
+        ordered = found == kinds or (len(set(self.placeholder.values())) > 1 and sorted(found) == sorted(kinds))
+        if not ordered:
             raise UserError(
-                f"row {sample.id}: the chat template wrote {len(found)} visual placeholders for {len(kinds)} media; "
-                "this processor's template is not one of the Qwen-VL families"
+                f"row {sample.id}: the chat template wrote {len(found)} visual placeholders ({', '.join(found)}) for {len(kinds)} media "
+                f"({', '.join(kinds)}); it is not one of a {type(self.processor).__name__}"
             )
-        spelled = self._spell(text, [v.text for kind, v in zip(kinds, vision, strict=True) if kind == "video"])
+        # A template may gather media of one kind before the others; within a kind it keeps their order.
+        queues = {kind: iter([v for k, v in zip(kinds, vision, strict=True) if k == kind]) for kind in self.family.marks}
+        placed = [(kind, next(queues[kind])) for kind in found]
+        spelled = self._spell(text, iter([v.text for _, v in placed]))
         ids = ids if spelled == text else self.tokenizer(spelled, add_special_tokens=False)["input_ids"]
-        runs = iter([run for v in vision for run in v.runs])
+        runs = iter([(run, TYPE_OF[kind]) for kind, v in placed for run in v.runs])
+        shown = set(self.placeholder.values())
         expanded, types = [], []
         for id_ in ids:
-            count = next(runs) if id_ in pads else 1
+            count, type_ = next(runs) if id_ in shown else (1, 0)
             expanded += [id_] * count
-            types += [pads.get(id_, 0)] * count
+            types += [type_] * count
+        assert next(runs, None) is None, "a medium is spelled without its visual tokens"
         return expanded, types
 
-    def _spell(self, text: str, videos: Sequence[str]) -> str:
-        """The prompt with each video spelled as its family does, times between frames included."""
-        pieces = text.split(SNIPPET)
-        return pieces[0] + "".join(video + piece for video, piece in zip(videos, pieces[1:], strict=True))
+    def _spell(self, text: str, media: Iterator[str]) -> str:
+        """The prompt with each medium spelled as its family does, times between frames included."""
+        return self._marks.sub(lambda mark: next(media), text)
+
+
+def _alone(sample: Sample) -> bool:
+    return sum(media.kind == "image" for media in sample.media) == 1

@@ -17,12 +17,14 @@ from vlm_rl.config_rewards import RewardConfig as RewardConfig
 from vlm_rl.config_rewards import ScheduleConfig as ScheduleConfig
 from vlm_rl.config_rewards import TransformConfig as TransformConfig
 from vlm_rl.config_section import Section as Section
+from vlm_rl.errors import UserError
+from vlm_rl.families import family_of
 
 
 class ScratchConfig(Section):
     """A small model of a real family, made from sizes instead of loaded. Its tokenizer is trained on the data."""
 
-    family: Literal["qwen2_vl", "qwen2_5_vl", "qwen3_vl"] = "qwen2_5_vl"
+    family: str = "qwen2_5_vl"
     hidden_size: int = 128
     layers: int = 4
     heads: int = 4
@@ -31,7 +33,18 @@ class ScratchConfig(Section):
     patch_size: int = 14
     vocab_size: int = 512
     initializer_range: float = 0.08
-    image_size: int = Field(default=84, description="pictures are resized to this many pixels squared in area")
+    image_size: int = Field(
+        default=84, description="side in pixels of the squares that the tower sees; where it takes any shape, pictures get that area"
+    )
+
+    @field_validator("family")
+    @classmethod
+    def _known(cls, family: str) -> str:
+        try:
+            family_of(family)
+        except UserError as error:
+            raise ValueError(str(error)) from None
+        return family
 
 
 class ModelConfig(Section):

@@ -128,7 +128,7 @@ def processor_ids(chat: Chat, prompt: Prompt) -> tuple[int, ...]:
     media = prompt.sample.media
     if any(medium.kind == "video" for medium in media):
         return prompt.expanded_ids
-    pictures = [chat.look.decode(medium, prompt.sample.id) for medium in media] or None
+    pictures = {"images": [[chat.look.decode(medium, prompt.sample.id) for medium in media]]} if media else {}
     text = prompt.text.removesuffix(prompt.prefill)
-    read = chat.processor(text=[text], images=pictures, add_special_tokens=False, **chat.look.image_size)
+    read = chat.processor(text=[text], add_special_tokens=False, **pictures, **chat.look.image_size)
     return (*read["input_ids"][0], *chat.ids_of(prompt.prefill))

@@ -61,13 +61,14 @@ def token_identity(chat: Chat, prompts: Sequence[Prompt], read: Callable[[Prompt
 
 def run_problem(chat: Chat, prompt: Prompt) -> str | None:
     """What is wrong with the runs of placeholders in a prompt, None when they are those of its media."""
-    kinds = {id_: kind for kind, id_ in chat.placeholder.items()}
-    marked = [{None: 0, "image": 1, "video": 2}[kinds.get(id_)] for id_ in prompt.expanded_ids]
-    if tuple(marked) != prompt.token_types:
+    shown, kinds = set(chat.placeholder.values()), (None, "image", "video")
+    if [id_ in shown for id_ in prompt.expanded_ids] != [type_ > 0 for type_ in prompt.token_types]:
         return "its token types do not mark the visual tokens and only them"
-    runs = [(kinds[id_], len(list(same))) for id_, same in groupby(prompt.expanded_ids) if id_ in kinds]
+    if not chat.family.controls:  # media may stand side by side, with nothing between them to tell their tokens apart
+        return _total_problem(chat, prompt)
+    runs = [(kinds[type_], len(list(same))) for type_, same in groupby(prompt.token_types) if type_]
     for medium, vision in zip(prompt.sample.media, prompt.vision, strict=True):
-        wanted, got = _grid_tokens(chat, medium.kind, vision.tensors), 0
+        wanted, got = _visual_tokens(chat, medium.kind, vision), 0
         while got < wanted and runs and runs[0][0] == medium.kind:
             got += runs.pop(0)[1]
         if got < wanted:
@@ -78,9 +79,21 @@ def run_problem(chat: Chat, prompt: Prompt) -> str | None:
     return f"{len(runs)} runs of placeholders belong to no medium; was a prompt expanded twice?" if runs else None
 
 
-def _grid_tokens(chat: Chat, kind: str, tensors: Mapping[str, Tensor]) -> int:
+def _total_problem(chat: Chat, prompt: Prompt) -> str | None:
+    for kind, type_ in (("image", 1), ("video", 2)):
+        media = zip(prompt.sample.media, prompt.vision, strict=True)
+        wanted, got = sum(_visual_tokens(chat, kind, v) for m, v in media if m.kind == kind), prompt.token_types.count(type_)
+        if got != wanted:
+            return f"{got} placeholders for the {wanted} visual tokens of its media of kind {kind}; was it cut, or expanded twice?"
+    return None
+
+
+def _visual_tokens(chat: Chat, kind: str, vision: Any) -> int:
+    """By the grid of patches where the family has one, else as the processor spelled the medium alone."""
+    if f"{kind}_grid_thw" not in vision.tensors:
+        return vision.tokens
     processor = chat.processor.image_processor if kind == "image" else chat.processor.video_processor
-    return int(tensors[f"{kind}_grid_thw"].prod()) // processor.merge_size**2
+    return int(vision.tensors[f"{kind}_grid_thw"].prod()) // processor.merge_size**2
 
 
 def parity(policy: Policy, groups: Sequence[Group], temperature: float, budget: int, tolerance: Tolerance) -> Finding:

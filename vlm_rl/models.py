@@ -29,7 +29,7 @@ def device_of(config: ModelConfig) -> str:
 def load_processor(config: ModelConfig, texts: Iterable[str] = ()) -> Any:
     """The processor at `model.path`, or for `model.scratch` a small one whose tokenizer is trained on `texts`."""
     if config.scratch:
-        return small.make_processor(config.scratch, small.train_tokenizer(texts, config.scratch.vocab_size))
+        return small.make_processor(config.scratch, small.train_tokenizer(texts, config.scratch.vocab_size, config.scratch.family))
     source = _source(config)
     if adapters.is_adapter(source) and not any(Path(source).glob("*processor_config.json")):
         source = _base(source)

@@ -34,12 +34,12 @@ class Item:
 
 @dataclass(frozen=True, eq=False)
 class Pack:
-    """One row: L positions, T completion tokens. `predict_T[t]` is the position whose hidden state predicts `target_T[t]`."""
+    """One row: L positions on A axes, T completion tokens. `predict_T[t]` is the position whose hidden state predicts `target_T[t]`."""
 
     items: tuple[Item, ...]
     ids_L: Tensor
     types_L: Tensor
-    positions_3L: Tensor
+    positions_AL: Tensor
     predict_T: Tensor
     target_T: Tensor
     rollout_T: Tensor
@@ -86,7 +86,7 @@ def _pieces(item: Item, budget: int) -> list[Item]:
 
 
 def pack(items: Sequence[Item], rope_index: RopeIndex, device: torch.device | str = "cpu") -> Pack:
-    """Lay the items out in one row. `rope_index(prompt)` gives its (3, P) positions; completions go on from its largest."""
+    """Lay the items out in one row. `rope_index(prompt)` gives its (A, P) positions; completions go on from its largest."""
     ids, types, positions, predict, target, rollout = [], [], [], [], [], []
     for item in items:
         prompt_end = len(ids) + len(item.prompt.expanded_ids) - 1
@@ -101,7 +101,7 @@ def pack(items: Sequence[Item], rope_index: RopeIndex, device: torch.device | st
             rollout += [index] * len(completion)
             ids += completion
             types += [0] * len(completion)
-            positions.append((torch.arange(len(completion)) + following).expand(3, -1))
+            positions.append((torch.arange(len(completion)) + following).expand(len(positions[0]), -1))
     assert len(predict) == len(target), "an item holds an empty completion"
     tensors = (torch.tensor(x, dtype=torch.long) for x in (ids, types))
     indices = (torch.tensor(x, dtype=torch.long) for x in (predict, target, rollout))

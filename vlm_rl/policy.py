@@ -14,12 +14,13 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from vlm_rl import attention
+from vlm_rl.families import family_of
 from vlm_rl.packing import Item, Pack, join_vision, pack
 from vlm_rl.types import Prompt
+from vlm_rl.visual_inputs import visual_inputs
 
 log = logging.getLogger(__name__)
 CHUNK = 2048
-PACKABLE = ("qwen2_vl", "qwen2_5_vl", "qwen3_vl")
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,7 +44,8 @@ class Policy(nn.Module):
         gradient_checkpointing: bool = False,
     ):
         super().__init__()
-        if mode != "plain" and model.config.model_type not in PACKABLE:
+        self.family = family_of(model.config.model_type)
+        if mode != "plain" and not self.family.packs:
             log.warning(
                 "%s: no tested shared-prefix forward, so every completion is forwarded with its own prompt", model.config.model_type
             )
@@ -65,7 +67,10 @@ class Policy(nn.Module):
         return self.model.device
 
     def rope_index(self, prompt: Prompt) -> Tensor:
-        """(3, P) temporal, height and width positions of the prompt's tokens, text after a medium beyond all of the medium's own."""
+        """(A, P) positions of the prompt's tokens: temporal, height and width, text after a medium beyond all of the medium's own, or,
+        in families with plain positions, their places."""
+        if self.family.axes == 1:
+            return torch.arange(len(prompt.expanded_ids))[None]
         ids = torch.tensor([prompt.expanded_ids])
         types = torch.tensor([prompt.token_types], dtype=torch.int)
         grids = join_vision([prompt], "cpu", ("grid_thw", "grid_ts"))
@@ -102,14 +107,10 @@ class Policy(nn.Module):
             how: dict[str, Any] = {"attention_mask": attention.dense_mask(row.lengths, self.model.dtype, self.device)}
         else:
             how = {"shared_prefix": attention.layout(row.lengths, self.device)}
-        out = self.model.model(
-            input_ids=row.ids_L[None],
-            position_ids=row.positions_3L[:, None],
-            mm_token_type_ids=row.types_L[None],
-            use_cache=False,
-            **self._vision(row.vision),
-            **how,
-        )
+            if self.family.axes == 1:  # or transformers takes the positions for packed sequences and makes a mask of L x L
+                how["attention_mask"] = torch.zeros(1, 1, 1, 1, device=self.device)
+        text = self.text_inputs(row.ids_L[None], row.positions_AL[:, None], row.types_L[None])
+        out = self.model.model(**text, **visual_inputs(self.model, row.vision), use_cache=False, **how)
         return out.last_hidden_state[0, row.predict_T if at_T is None else at_T]
 
     def _plain(self, row: Pack, last: bool = False) -> Tensor:
@@ -118,7 +119,7 @@ class Policy(nn.Module):
         sizes = [(len(p.expanded_ids), len(c)) for p, c in pairs]
         width = max(p + c for p, c in sizes)
         ids, types, mask = (torch.zeros(len(pairs), width, dtype=torch.long) for _ in range(3))
-        positions = torch.zeros(3, len(pairs), width, dtype=torch.long)
+        positions = torch.zeros(self.family.axes, len(pairs), width, dtype=torch.long)
         rope = {id(prompt): self.rope_index(prompt) for prompt, _ in pairs}
         rows, columns = [], []
         for i, ((prompt, completion), (p, c)) in enumerate(zip(pairs, sizes, strict=True)):
@@ -130,14 +131,14 @@ class Policy(nn.Module):
             rows += [i] * (1 if last else c)
             columns += [p + c - 1] if last else range(p - 1, p + c - 1)
         ids, types, mask, positions = (x.to(self.device) for x in (ids, types, mask, positions))
-        vision = self._vision(join_vision([prompt for prompt, _ in pairs], self.device))
-        out = self.model.model(
-            input_ids=ids, attention_mask=mask, position_ids=positions, mm_token_type_ids=types, use_cache=False, **vision
-        )
+        vision = visual_inputs(self.model, join_vision([prompt for prompt, _ in pairs], self.device))
+        out = self.model.model(**self.text_inputs(ids, positions, types), attention_mask=mask, use_cache=False, **vision)
         return out.last_hidden_state[rows, columns]
 
-    def _vision(self, tensors: Any) -> dict[str, Tensor]:
-        return {name: t.to(self.model.dtype) if t.is_floating_point() else t for name, t in tensors.items()}
+    def text_inputs(self, ids_BL: Tensor, positions_ABL: Tensor, types_BL: Tensor | None = None) -> dict[str, Tensor]:
+        """As the family's forward names them; `types_BL` where there may be visual tokens."""
+        given = {"input_ids": ids_BL, "position_ids": positions_ABL if self.family.axes == 3 else positions_ABL[0]}
+        return given if self.family.types is None or types_BL is None else given | {self.family.types: types_BL}
 
 
 def after_media(positions_3P: Tensor, types_P: Tensor) -> Tensor:

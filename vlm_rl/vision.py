@@ -5,7 +5,7 @@ bytes become a picture or frames is decided elsewhere and handed in.
 """
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict
 from functools import cached_property
 from itertools import groupby
@@ -18,15 +18,17 @@ from transformers.video_utils import VideoMetadata
 
 from vlm_rl.config import ModelConfig
 from vlm_rl.errors import RowError, UserError
+from vlm_rl.families import family_of_processor
+from vlm_rl.outlines import image_inputs, video_inputs
 from vlm_rl.seeds import stable_hash
 from vlm_rl.types import Clip, Media, Outline, VideoBudget
 from vlm_rl.vision_cache import Vision, VisionCache
 
-IMAGE_PAD, VIDEO_PAD = "<|image_pad|>", "<|video_pad|>"
-PADS = re.compile(f"(?:{re.escape(VIDEO_PAD)})+")
-SNIPPET = f"<|vision_start|>{VIDEO_PAD}<|vision_end|>"
 DecodeImage = Callable[[Media, str], Image.Image]
 DecodeVideo = Callable[[Media, VideoBudget, str], Clip]
+ANY = 1 << 40  # pixels: frames keep their size
+# What processors give beside the tensors of media.
+_TEXT = {"input_ids", "attention_mask", "mm_token_type_ids", "token_type_ids", "batch_num_images", "num_patches", "video_metadata"}
 
 
 class VisualProcessor:
@@ -34,23 +36,29 @@ class VisualProcessor:
 
     def __init__(self, processor: Any, config: ModelConfig, decode: DecodeImage, decode_video: DecodeVideo | None = None):
         self.processor, self.config = processor, config
+        self.family = family_of_processor(processor)
         self.decode, self.decode_video = decode, decode_video
         self.cache = VisionCache(config.processor_cache_mb << 20, config.processor_cache_dir)
         self.calls = 0
 
-    def __call__(self, media: Media, row: str) -> Vision:
+    def __call__(self, media: Media, row: str, alone: bool = True) -> Vision:
+        """`alone`: whether it is the only picture of its prompt, which some families process differently."""
+        self._check_kind(media, row)
+        alone = alone or not self.family.alone or media.kind == "video"
         try:
-            key = f"{media.kind}-{media.id}-{self.settings[media.kind]:016x}"
+            key = f"{media.kind}-{media.id}-{self.settings[media.kind]:016x}{'' if alone else '-several'}"
         except (OSError, ValueError) as error:
             raise RowError(row, f"cannot read {media.path}: {error}") from None
-        return self.cache.get(key, lambda: (self._image if media.kind == "image" else self._video)(media, row))
+        return self.cache.get(key, lambda: self._image(media, row, alone) if media.kind == "image" else self._video(media, row))
 
     @cached_property
     def settings(self) -> dict[str, int]:
         """By kind, a hash of all that the tensors depend on beside the medium."""
         image = (repr(self.processor.image_processor), self.image_size, self.config.video_backend)  # a picture may be a frame of a video
-        video = (repr(self.processor.video_processor), sorted(asdict(self.budget).items()))
         common = (type(self.processor).__name__, transformers.__version__)
+        if "video" not in self.family.marks:
+            return {"image": stable_hash(common, image)}
+        video = (repr(self.processor.video_processor), sorted(asdict(self.budget).items()))
         return {"image": stable_hash(common, image), "video": stable_hash(common, video)}
 
     @cached_property
@@ -59,89 +67,129 @@ class VisualProcessor:
         low, high = self.config.image_min_pixels, self.config.image_max_pixels
         if not low and not high:
             return {}
+        if not self.family.pixel_bounds:
+            name = type(self.processor).__name__
+            raise UserError(
+                f"model.image_min_pixels and model.image_max_pixels: a {name} has no bounds of a picture's area; leave them out, and set "
+                "the size of its tiles in its preprocessor_config.json"
+            )
         own = self.processor.image_processor.size
         least = low or min(own["shortest_edge"], high or own["shortest_edge"])
         return {"size": {"shortest_edge": least, "longest_edge": high or max(own["longest_edge"], least)}}
 
     @cached_property
     def budget(self) -> VideoBudget:
-        """The config's, with qwen-vl-utils' defaults: 128 to 768 visual tokens per two frames' patch, 0.9 x 128,000 tokens in all."""
-        config, video = self.config, self.processor.video_processor
-        factor = video.patch_size * video.merge_size
-        token = factor**2
-        low = config.video_min_pixels or min(128 * token, config.video_max_pixels or 128 * token)
-        high = min(config.video_max_pixels or 768 * token, max(768 * token, int(1.05 * low)))
+        """The config's, with qwen-vl-utils' defaults: 128 to 768 visual tokens per two frames' patch, 0.9 x 128,000 tokens in all. Where
+        the processor resizes frames itself they are handed to it whole, unless the config bounds them."""
+        config = self.config
+        if self.family.whole_frames:
+            factor, low, total = 1, config.video_min_pixels or 1, config.video_total_pixels or ANY
+            high = config.video_max_pixels or ANY
+        else:
+            factor = self.processor.video_processor.patch_size * self.processor.video_processor.merge_size
+            token = factor**2
+            low = config.video_min_pixels or min(128 * token, config.video_max_pixels or 128 * token)
+            high = min(config.video_max_pixels or 768 * token, max(768 * token, int(1.05 * low)))
+            total = config.video_total_pixels or 115_200 * token
         return VideoBudget(
             fps=config.video_fps,
             min_frames=config.video_min_frames,
             max_frames=config.video_max_frames,
             min_pixels=low,
             max_pixels=max(low, high),
-            total_pixels=config.video_total_pixels or 115_200 * token,
+            total_pixels=total,
             factor=factor,
             backend=config.video_backend,
         )
 
-    def outlined(self, media: Media, outline: Outline, row: str) -> Vision:
+    def outlined(self, media: Media, outline: Outline, row: str, alone: bool = True) -> Vision:
         """What a medium of this outline takes up in a prompt, by the processor's own rules and without its pixels: no tensors."""
+        self._check_kind(media, row)
         if media.kind == "video":
-            video = self.processor.video_processor
-            times = -(-len(outline.indices) // video.temporal_patch_size)
-            grid = torch.tensor([[times, outline.height // video.patch_size, outline.width // video.patch_size]])
-            spelled = self.processor.replace_video_token(
-                {"video_grid_thw": grid, "video_metadata": [VideoMetadata(**about(outline), video_backend=self.budget.backend)]}, 0
-            )
-            runs = tuple(len(run) // len(VIDEO_PAD) for run in PADS.findall(spelled))
-            return Vision({}, runs, SNIPPET.replace(VIDEO_PAD, PADS.sub(VIDEO_PAD, spelled)))
-        bounds = self.image_size.get("size")
-        limits = {"min_pixels": bounds["shortest_edge"], "max_pixels": bounds["longest_edge"]} if bounds else {}
+            metadata = VideoMetadata(**about(outline), video_backend=self.budget.backend)
+            return self._spelled("video", self.processor.replace_video_token(video_inputs(self.processor, outline, metadata), 0))
         try:
-            patches = self.processor.image_processor.get_number_of_image_patches(outline.height, outline.width, limits)
+            inputs = image_inputs(self.processor, outline, self.image_size.get("size"), alone or not self.family.alone)
         except ValueError as error:
             raise _unusable(row, outline.width, outline.height, error) from None
-        return Vision({}, (patches // self.processor.image_processor.merge_size**2,), IMAGE_PAD)
+        return self._spelled("image", self.processor.replace_image_token(inputs, 0))
 
-    def _image(self, media: Media, row: str) -> Vision:
+    def _spelled(self, kind: str, text: str) -> Vision:
+        """From the text that the processor puts in place of a medium's mark."""
+        shown = self.family.shown[kind]
+        runs = re.compile(f"(?:{re.escape(shown)})+")
+        return Vision({}, tuple(len(run) // len(shown) for run in runs.findall(text)), runs.sub(lambda run: shown, text))
+
+    def _check_kind(self, media: Media, row: str) -> None:
+        if media.kind not in self.family.marks:
+            raise RowError(row, f"it shows a {media.kind}, and a {type(self.processor).__name__} takes none; drop the row")
+
+    def _image(self, media: Media, row: str, alone: bool) -> Vision:
         picture = self.decode(media, row)
+        several = 1 if alone else 2  # processed as one of several: as its own twin, which is then forgotten
         try:
-            out = self.processor.image_processor(images=[picture], return_tensors="pt", **self.image_size)
+            out = self.processor(
+                text=[self.family.marks["image"] * several],
+                images=[[picture] * several],
+                return_tensors="pt",
+                add_special_tokens=False,
+                **self.image_size,
+            )
         except ValueError as error:
             raise _unusable(row, picture.width, picture.height, error) from None
+        tensors = self._tensors(out)
+        if self.family.alone:
+            tensors |= {"image_sizes": tensors["image_sizes"][:1], "alone": torch.tensor([alone])}
         self.calls += 1
-        tokens = int(out["image_grid_thw"].prod()) // self.processor.image_processor.merge_size**2
-        return Vision(dict(out), (tokens,), IMAGE_PAD, _size(out["image_grid_thw"], self.processor.image_processor.patch_size))
+        ids = out["input_ids"][0].tolist()
+        return Vision(tensors, *self._runs("image", ids[: len(ids) // several]), self._size("image", tensors))
 
     def _video(self, media: Media, row: str) -> Vision:
-        """Frames are sampled and resized already, so the processor is told to do neither. Where its family has times, it writes them."""
+        """Frames are sampled already, and resized where the family leaves that to us, so the processor is told not to. Where its family has
+        times, it writes them."""
         if self.decode_video is None:
             raise UserError("no decoder of videos was given to Chat; pass decode_video")
         clip = self.decode_video(media, self.budget, row)
-        how: dict[str, Any] = {"do_sample_frames": False, "do_resize": False, "return_tensors": "pt"}
+        how: dict[str, Any] = {"do_sample_frames": False, "return_tensors": "pt", "add_special_tokens": False}
+        if not self.family.whole_frames:
+            how["do_resize"] = False
         if "cap_pixels_per_frame" in self.processor.video_processor.valid_kwargs.__annotations__:
             how["cap_pixels_per_frame"] = False  # concerns resizing only; left out, it is warned about
         frames = torch.from_numpy(clip.frames).permute(0, 3, 1, 2)
-        out = self.processor(
-            text=[SNIPPET], videos=[frames], video_metadata=[VideoMetadata(**about(clip.outline), video_backend=self.budget.backend)], **how
-        )
+        metadata = VideoMetadata(**about(clip.outline), video_backend=self.budget.backend)
+        out = self.processor(text=[self.family.marks["video"]], videos=[[frames]], video_metadata=[[metadata]], **how)
         self.calls += 1
-        ids = out.pop("input_ids")[0].tolist()
-        tensors = {name: torch.as_tensor(out[name]) for name in out if name.endswith(("_videos", "grid_thw", "grid_ts"))}
-        return Vision(tensors, *self._runs(ids), _size(tensors["video_grid_thw"], self.processor.video_processor.patch_size))
+        tensors = self._tensors(out)
+        return Vision(tensors, *self._runs("video", out["input_ids"][0].tolist()), self._size("video", tensors))
 
-    def _runs(self, ids: list[int]) -> tuple[tuple[int, ...], str]:
-        """The lengths of the runs of placeholders, and the text with each run shortened to one."""
+    def _tensors(self, out: Mapping[str, Any]) -> dict[str, torch.Tensor]:
+        """Those that the forward takes, of one medium: each can be joined with its like along the first dimension."""
+        tensors = {name: torch.as_tensor(out[name]) for name in out if name not in _TEXT}
+        if self.family.nested:
+            tensors |= {name: tensor[0] for name, tensor in tensors.items() if name.startswith("pixel_")}
+            if "pixel_values_videos" in tensors:
+                tensors["frames"] = torch.tensor([len(tensors["pixel_values_videos"])])
+        return tensors
+
+    def _size(self, kind: str, tensors: Mapping[str, torch.Tensor]) -> tuple[int, int] | None:
+        """(height, width) in pixels of one medium, from its grid of patches (1, 3): frames, rows, columns. None for tiles."""
+        if f"{kind}_grid_thw" not in tensors:
+            return None
+        processor = self.processor.image_processor if kind == "image" else self.processor.video_processor
+        _, rows, columns = tensors[f"{kind}_grid_thw"][0].tolist()
+        return rows * processor.patch_size, columns * processor.patch_size
+
+    def _runs(self, kind: str, ids: Iterable[int]) -> tuple[tuple[int, ...], str]:
+        """The lengths of the runs of visual tokens, and the text with each run shortened to one. Raises UserError for a text that its
+        tokenizer does not read back: the prompt would hold other tokens than the processor wrote."""
         tokenizer = self.processor.tokenizer
-        pad = tokenizer.convert_tokens_to_ids(VIDEO_PAD)
+        shown = tokenizer.convert_tokens_to_ids(self.family.shown[kind])
         grouped = [(id_, len(list(same))) for id_, same in groupby(ids)]
-        short = [i for id_, count in grouped for i in ([id_] if id_ == pad else [id_] * count)]
+        short = [i for id_, count in grouped for i in ([id_] if id_ == shown else [id_] * count)]
         text = tokenizer.decode(short, skip_special_tokens=False, clean_up_tokenization_spaces=False)
-        return tuple(count for id_, count in grouped if id_ == pad), text
-
-
-def _size(grid: torch.Tensor, patch: int) -> tuple[int, int]:
-    """(height, width) in pixels of one medium, from its grid of patches (1, 3): frames, rows, columns."""
-    _, rows, columns = grid[0].tolist()
-    return rows * patch, columns * patch
+        if tokenizer(text, add_special_tokens=False)["input_ids"] != short:
+            raise UserError(f"the tokenizer does not read back how a {kind} is spelled: {text!r}")
+        return tuple(count for id_, count in grouped if id_ == shown), text
 
 
 def _unusable(row: str, width: int, height: int, error: ValueError) -> RowError:

@@ -18,6 +18,7 @@ from vlm_rl.engine.base import GenerateRequest, Progress, ScoreRequest
 from vlm_rl.packing import Item, join_vision, split
 from vlm_rl.policy import Policy
 from vlm_rl.types import Completion, Prompt, Segment
+from vlm_rl.visual_inputs import visual_inputs
 
 TAIL = 48  # tokens decoded to look for a stop string; longer strings than their text are not sensible stops
 
@@ -107,37 +108,30 @@ class HFEngine:
                 ids, mask, position = ids[index], mask[index], position[index]
                 draw.select(index)
             mask = torch.cat([mask, mask.new_ones(len(active), 1)], dim=1)
-            out = self.policy.model(
-                input_ids=ids[:, None],
-                attention_mask=mask,
-                position_ids=(position + step).expand(3, -1)[:, :, None],
-                past_key_values=cache,
-                use_cache=True,
-            )
+            text = self.policy.text_inputs(ids[:, None], (position + step).expand(self.policy.family.axes, -1)[:, :, None])
+            out = self.policy.model(**text, attention_mask=mask, past_key_values=cache, use_cache=True)
             logits = out.logits[:, -1]
 
     def _prefill(self, prompts: list[Prompt]) -> tuple[Tensor, Any, Tensor, Tensor]:
         """Left-padded prompts -> last logits (B, V), cache, mask (B, P), first position (B,) of what follows."""
         width = max(len(p.expanded_ids) for p in prompts)
         ids, types, mask = (torch.zeros(len(prompts), width, dtype=torch.long) for _ in range(3))
-        positions = torch.zeros(3, len(prompts), width, dtype=torch.long)
+        positions = torch.zeros(self.policy.family.axes, len(prompts), width, dtype=torch.long)
         for i, prompt in enumerate(prompts):
             n = len(prompt.expanded_ids)
             ids[i, width - n :], mask[i, width - n :] = torch.tensor(prompt.expanded_ids), 1
             types[i, width - n :] = torch.tensor(prompt.token_types)
             positions[:, i, width - n :] = self.policy.rope_index(prompt)
         device = self.policy.device
-        vision = {k: v.to(self.policy.model.dtype) if v.is_floating_point() else v for k, v in join_vision(prompts, device).items()}
+        vision = visual_inputs(self.policy.model, join_vision(prompts, device))
         cache = DynamicCache(config=self.policy.model.config.get_text_config())
         out = self.policy.model(
-            input_ids=ids.to(device),
+            **self.policy.text_inputs(ids.to(device), positions.to(device), types.to(device)),
+            **vision,
             attention_mask=mask.to(device),
-            position_ids=positions.to(device),
-            mm_token_type_ids=types.to(device),
             past_key_values=cache,
             use_cache=True,
             logits_to_keep=1,
-            **vision,
         )
         return out.logits[:, -1], cache, mask.to(device), positions.amax(dim=(0, 2)).to(device) + 1
 
