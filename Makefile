@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 LOCK := requirements/lock-cpu.txt
 
-.PHONY: quickstart test test-slow lint clean
+.PHONY: quickstart test test-slow lab lint clean
 quickstart: $(VENV)/.installed
 	$(BIN)/vlm-rl train configs/quickstart.yaml
 
@@ -14,6 +14,11 @@ test: $(VENV)/.installed lint
 # End-to-end runs too long for every push: the quickstart with three seeds, the warm start, kill and resume of whole runs.
 test-slow: $(VENV)/.installed
 	$(BIN)/python -m pytest -m slow
+
+# Every claim of configs/claims, trained and judged; hours on two cores. Goes on where it was stopped. Short forms: make lab LAB=--quick
+lab: $(VENV)/.installed
+	@for claim in configs/claims/*.yaml; do $(BIN)/vlm-rl lab run $$claim --docs docs/lab $(LAB) || failed="$$failed $$claim"; done; \
+	test -z "$$failed" || { echo "not finished:$$failed"; exit 1; }
 
 lint: $(VENV)/.installed
 	$(BIN)/ruff check .

@@ -30,7 +30,8 @@ _SIZE = (4.7, 2.75)
 
 @dataclass(frozen=True)
 class Line:
-    """One named curve in series colour `colour` (0 to 5); `joined` False draws dots only. `whiskers` are (x, low, high) intervals."""
+    """One named curve in series colour `colour` (0 to 5); `joined` False draws dots only. `whiskers` are (x, low, high) intervals at single
+    points, `band` the same as a shaded region along the curve."""
 
     label: str
     points: tuple[Point, ...]
@@ -40,6 +41,7 @@ class Line:
     joined: bool = True
     smooth: bool = True
     whiskers: tuple[tuple[float, float, float], ...] = ()
+    band: tuple[tuple[float, float, float], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -236,6 +238,9 @@ def _draw_line(axes: Axes, line: Line, colour: str, window: int) -> None:
         axes.plot(xs, ys, alpha=0.28, linewidth=0.9, **style)
         ys = _mean_of_neighbours(ys, window)
     axes.plot(xs, ys, linewidth=1.8, marker=marker, markersize=4.5 if line.joined else 7, label=line.label, clip_on=False, **style)
+    if line.band:
+        across, lows, highs = zip(*line.band, strict=True)
+        axes.fill_between(across, lows, highs, color=colour, alpha=0.16, linewidth=0)
     for x, low, high in line.whiskers:
         axes.plot([x, x], [low, high], color=colour, linewidth=1.4, clip_on=False)
 

@@ -17,4 +17,5 @@ EVALUATORS: dict[str, str] = {
     "monitorability": "eval.monitorability:Monitorability",
     "option_order": "eval.option_order:OptionOrder",
     "perturb": "eval.perturb:Perturb",
+    "scene_truth": "eval.truth:SceneTruth",
 }

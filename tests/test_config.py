@@ -8,6 +8,7 @@ import yaml
 from eval.benchmarks import BENCHMARKS
 from eval.making import make_evaluators
 from vlm_rl.config import SftConfig, TrainConfig
+from vlm_rl.config_claim import ClaimConfig
 from vlm_rl.config_eval import EvalConfig
 from vlm_rl.config_judge_eval import JudgeEvalConfig
 from vlm_rl.errors import UserError
@@ -31,6 +32,9 @@ def test_every_shipped_config_parses(path):
         config = load(EvalConfig, path)
         assert config.benchmark is None or config.benchmark.name in BENCHMARKS
         make_evaluators(config.evaluators, config.benchmark and config.benchmark.name)
+        return
+    if path.parent.name == "claims":
+        assert load(ClaimConfig, path).arms
         return
     if path.parent.name == "judge":
         assert load(JudgeEvalConfig, path).judges

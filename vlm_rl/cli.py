@@ -5,7 +5,6 @@ import importlib
 import logging
 import os
 import sys
-import warnings
 from pathlib import Path
 from typing import Annotated
 
@@ -13,6 +12,7 @@ import typer
 from rich.console import Console as Screen
 
 from vlm_rl import __version__
+from vlm_rl.cli_logging import set_up_logging
 from vlm_rl.config import SftConfig, TrainConfig
 from vlm_rl.config_judge_eval import JudgeEvalConfig
 from vlm_rl.errors import UserError
@@ -31,7 +31,7 @@ data_app = typer.Typer(no_args_is_help=True, help="Look at data before training 
 app.add_typer(data_app, name="data")
 make_app = typer.Typer(no_args_is_help=True, help="Write data of our own to disk, for this or any other program.")
 data_app.add_typer(make_app, name="make")
-lab_app = typer.Typer(no_args_is_help=True, help="Servers for experiments whose truth is known.")
+lab_app = typer.Typer(no_args_is_help=True, help="Experiments whose truth is known, and the judges for them.")
 app.add_typer(lab_app, name="lab")
 judge_app = typer.Typer(no_args_is_help=True, help="Measure judges before a policy is paid by them.")
 app.add_typer(judge_app, name="judge")
@@ -171,6 +171,27 @@ def bench(
     cli_bench.bench(cli_data.load_any(config, overrides or []), rows)
 
 
+@lab_app.command("run")
+def lab_run(
+    claim: Annotated[str, typer.Argument(metavar="CLAIM", help="a YAML file, for instance configs/claims/tradeoff.yaml")],
+    quick: Annotated[bool, typer.Option("--quick", help="the short form: less training, fewer questions")] = False,
+    seeds: Annotated[str, typer.Option(metavar="0,1", help="only these of the registered seeds")] = "",
+    jobs: Annotated[int, typer.Option(min=1, help="processes at once, each on one core")] = os.cpu_count() or 1,
+    out: Annotated[Path, typer.Option(help="where trainings, evaluations and results are kept")] = Path("runs/lab"),
+    docs: Annotated[Path | None, typer.Option(help="also write the page, its picture and its numbers here")] = None,
+) -> None:
+    """Test a claim: train its arms over several seeds, evaluate them, say whether it holds. Goes on where it stopped.
+
+    Example: vlm-rl lab run configs/claims/tradeoff.yaml --quick
+    """
+    from vlm_rl import cli_lab_run
+
+    options = cli_lab_run.Options(quick, cli_lab_run.numbers(seeds), jobs, out, docs)
+    whole, said = cli_lab_run.run(claim, options, os.environ)
+    print(said)
+    raise typer.Exit(0 if whole else 1)
+
+
 @lab_app.command()
 def judge(
     kind: Annotated[str, typer.Option(help="honest, noisy or hackable")] = "honest",
@@ -237,23 +258,12 @@ def version() -> None:
     print(f"vlm-rl {__version__}")
 
 
-class LiveHandler(logging.Handler):
-    """Log lines to standard error as it is at that moment: a progress bar takes its place while it is shown, and prints them above."""
-
-    def emit(self, record: logging.LogRecord) -> None:
-        try:
-            sys.stderr.write(self.format(record) + "\n")
-            sys.stderr.flush()
-        except Exception:
-            self.handleError(record)
-
-
 def main() -> None:
     """Run a command; what the user can mend is printed without a traceback (exit 2), Ctrl-C says how to go on (exit 130)."""
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
-    _set_up_logging()
+    set_up_logging()
     screen = Screen(stderr=True, soft_wrap=True)
     try:
         _let_user_modules_in()
@@ -273,15 +283,6 @@ def main() -> None:
         resumes = [what for what, commands in where.items() if sys.argv[1:2] and sys.argv[1] in commands]
         screen.print("stopped" + (f"; the same command goes on from the newest {resumes[0]}" if resumes else ""), markup=False)
         sys.exit(INTERRUPTED)
-
-
-def _set_up_logging() -> None:
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S", handlers=[LiveHandler()])
-    for chatty in ("httpx", "httpx2", "matplotlib", "absl"):
-        logging.getLogger(chatty).setLevel(logging.WARNING)
-    # Some libraries import DeepSpeed where it is installed, and it remarks on a machine without a GPU, in the middle of a run.
-    logging.getLogger("DeepSpeed").addFilter(lambda record: "Setting accelerator to CPU" not in record.getMessage())
-    warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")
 
 
 def _let_user_modules_in() -> None:
