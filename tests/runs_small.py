@@ -15,11 +15,11 @@ from vlm_rl.loading import load
 COLOURS = {"red": (200, 30, 30), "teal": (0, 128, 128), "blue": (30, 30, 200), "gray": (128, 128, 128)}
 
 
-def write_model(directory: Path, family: str = "qwen2_5_vl") -> Path:
+def write_model(directory: Path, family: str = "qwen2_5_vl", seed: int = 3) -> Path:
     sizes = ScratchConfig(family=family, hidden_size=64, heads=2, layers=2, vision_hidden_size=32, initializer_range=0.2, image_size=56)
     tokenizer = small.train_tokenizer(TEXTS, 400, family)
     chat = Chat(small.make_processor(sizes, tokenizer), ModelConfig(scratch=sizes), str, lambda media, row: Image.new("RGB", (8, 8)))
-    models.save_model(directory, small.make_model(sizes, tokenizer, seed=3), chat)
+    models.save_model(directory, small.make_model(sizes, tokenizer, seed), chat)
     return directory
 
 

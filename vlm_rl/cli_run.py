@@ -8,11 +8,13 @@ from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, TypeVar
 
+from torch import nn
+
 from data import Rows
 from data.check import check_rows
 from data.sampler import Sampler, make_sampler
 from rewards import grading
-from vlm_rl import checkpoint, cli_parts, models, rundir
+from vlm_rl import checkpoint, cli_parts, models, parts, rundir
 from vlm_rl.asking import Asker
 from vlm_rl.chat import Chat
 from vlm_rl.config import DataConfig, SftConfig, SftSection, TrainConfig
@@ -26,6 +28,7 @@ from vlm_rl.policy import Policy
 from vlm_rl.seeds import stable_hash
 from vlm_rl.tracker import Tracker
 from vlm_rl.types import Record, Sample
+from vlm_rl.weights import named_weights
 
 ConfigT = TypeVar("ConfigT", TrainConfig, SftConfig)
 
@@ -58,7 +61,9 @@ class Run(ABC):
     held_out: Rows = ()
     ended: int | None = None  # the step an alarm stopped training at
     started: float = field(default_factory=time.perf_counter)
+    pictured: float = 0.0  # the share of the last rows drawn that have media
     tracker: Tracker = field(init=False)
+    movement: parts.Movement = field(init=False)  # made with the optimiser
 
     @abstractmethod
     def go(self) -> None:
@@ -136,15 +141,24 @@ class Run(ABC):
     @guarded("load")
     def policy(self) -> Policy:
         settings = self.config.model
-        model = models.load_model(settings, self.chat, self.path, self.config.seed)
-        return Policy(model, self.chat.visual_ids, settings.attention, settings.gradient_checkpointing)
+        model = models.load_trained(settings, self.chat, self.path, self.config.seed)
+        drops = settings.lora is not None and settings.lora.dropout > 0
+        return Policy(model, self.chat.visual_ids, settings.attention, settings.gradient_checkpointing, drops)
+
+    @property
+    def optimised(self) -> nn.Module:
+        """What the optimiser holds the trained weights of."""
+        return self.policy
 
     @cached_property
     @guarded("load")
     def optimiser(self) -> Optimiser:
-        optimiser = Optimiser(self.policy, self.config.optim, self.updates)
+        config = self.config.optim
+        optimiser = Optimiser(self.optimised, config, self.updates, parts.rates(self.policy.model, config))
         if self.path is not None:
             optimiser.load_state_dict(checkpoint.load_state(self.path)["optimizer"])
+        self.movement = parts.Movement(self.policy.model, optimiser)
+        self.movement.expect(self.resumed.get("frozen", self.movement.mark), self.path, self.config.model.path)
         return optimiser
 
     @cached_property
@@ -156,11 +170,15 @@ class Run(ABC):
             return own
         from vlm_rl.engine.vllm import VLLMEngine
 
-        source = str(self.path or self.config.model.path or self.run_dir / "random_start")
-        if not (self.path or self.config.model.path):
+        model, adapted = self.config.model, self.config.model.lora is not None
+        source = str((None if adapted else self.path) or model.path or self.run_dir / "random_start")
+        if not (self.path or model.path):
             models.save_model(Path(source), self.policy.model, self.chat)
-        longest = self.config.model.max_prompt_tokens + rollout.max_new_tokens
-        return VLLMEngine(models.source_of(source, "model.path"), self.chat, rollout.vllm, own, longest)
+        longest = model.max_prompt_tokens + rollout.max_new_tokens
+        engine = VLLMEngine(models.source_of(source, "model.path"), self.chat, rollout.vllm, own, longest)
+        if adapted and self.path is not None:
+            engine.load_weights(named_weights(self.policy))
+        return engine
 
     def check_rows(self) -> None:
         """Try all rows of the steps to come and of the evaluation; bad ones stop the run here, or are left out where the config says so."""
@@ -209,6 +227,7 @@ class Run(ABC):
                 self.skip(error)
         if not samples:
             raise UserError(f"step {step}: every row of the step is bad")
+        self.pictured = sum(bool(sample.media) for sample in samples) / len(samples)
         return samples
 
     def skip(self, error: RowError) -> None:
@@ -261,16 +280,13 @@ class Run(ABC):
 
     def save(self, step: int) -> None:
         """A checkpoint every so many steps and after the last, or where training ends before it."""
-        settings = self.config.checkpoint
-        if step % settings.every and step not in (self.config.train.steps, self.ended):
+        settings, final = self.config.checkpoint, step in (self.config.train.steps, self.ended)
+        if step % settings.every and not final:
             return
-        checkpoint.save(
-            self.checkpoints,
-            step,
-            self.write_model,
-            {"step": step, "optimizer": self.optimiser.state_dict(), "seconds": self.seconds(), "data": self.data_mark, **self.own_state()},
-            settings.keep,
-        )
+        self.movement.check(step, final)
+        state = {"step": step, "optimizer": self.optimiser.state_dict(), "seconds": self.seconds()}
+        state |= {"data": self.data_mark, "frozen": self.movement.mark, **self.own_state()}
+        checkpoint.save(self.checkpoints, step, self.write_model, state, settings.keep)
 
 
 def _ids(rows: Rows, indices: Sequence[int]) -> list[str]:

@@ -34,6 +34,7 @@ class SftRun(Run):
     """Fine-tuning, then an evaluation on held-out rows."""
 
     config: SftConfig
+    moves_from = 1  # the step that reaches all that trains
 
     def go(self) -> None:
         self.begin()
@@ -94,5 +95,6 @@ class SftRun(Run):
         )
 
     def log(self, step: int, metrics: Mapping[str, float]) -> None:
+        self.movement.after_step(step, step >= self.moves_from, self.pictured)
         self.tracker.log(step, {**metrics, **cli_parts.peak_memory()})
         self.console.step(step, metrics)

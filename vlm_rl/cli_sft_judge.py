@@ -6,17 +6,18 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
+from torch import nn
+
 from data.views import blank
 from eval.judge_measures import Pair, agreement
 from eval.runner import CLEAN, save_records
 from eval.summary import BLANK
 from rewards.judge_rows import Lessons, balanced
 from rewards.judging import read_score
-from vlm_rl import checkpoint, cli_parts
+from vlm_rl import cli_parts
 from vlm_rl.cli_sft import SftRun
 from vlm_rl.config import JudgeTraining
 from vlm_rl.memory import guarded
-from vlm_rl.optim import Optimiser
 from vlm_rl.sft import Hooks, SftTrainer
 from vlm_rl.value_sft import Valued, ValueTrainer, answered
 
@@ -67,17 +68,15 @@ class JudgeRun(SftRun):
 class ValueRun(JudgeRun):
     """The same with a value head, which reads a response instead of writing a score."""
 
+    moves_from = 2  # a head of zeros gives the model no gradient
+
     @cached_property
     def valued(self) -> Valued:
         return Valued(self.policy, self.path)
 
-    @cached_property
-    @guarded("load")
-    def optimiser(self) -> Optimiser:
-        optimiser = Optimiser(self.valued, self.config.optim, self.updates)
-        if self.path is not None:
-            optimiser.load_state_dict(checkpoint.load_state(self.path)["optimizer"])
-        return optimiser
+    @property
+    def optimised(self) -> nn.Module:
+        return self.valued
 
     @cached_property
     def trainer(self) -> SftTrainer:

@@ -24,6 +24,7 @@ from vlm_rl.config import TrainConfig
 from vlm_rl.engine.base import Engine, Judge
 from vlm_rl.engine.hf import HFEngine
 from vlm_rl.errors import RowError, UserError
+from vlm_rl.lora import AdaptersOff, AdaptersOffEngine
 from vlm_rl.memory import guarded
 from vlm_rl.policy import Policy
 from vlm_rl.refill import Refill
@@ -87,6 +88,14 @@ class TrainRun(Run):
         """The starting model, frozen: a second copy in memory, made only when a KL term or a reward asks for it."""
         return self.load_start()
 
+    @property
+    def start_engine(self) -> Engine:
+        """Its own copy, or the policy with its adapters off."""
+        adapted = self.config.model.lora is not None
+        policy = self.policy if adapted else self.start
+        engine = HFEngine(policy, self.chat, self.config.rollout.batch_size, self.config.train.token_budget)
+        return AdaptersOffEngine(engine, policy) if adapted else engine
+
     def load_start(self) -> Policy:
         model = models.load_model(self.config.model, self.chat, seed=self.config.seed).requires_grad_(False)
         return Policy(model, self.chat.visual_ids, self.config.model.attention)
@@ -94,9 +103,8 @@ class TrainRun(Run):
     @cached_property
     def engines(self) -> Mapping[str, Engine]:
         """Whom rewards can ask: the policy as it is, and the model it started from where one of them does."""
-        rollout, budget = self.config.rollout, self.config.train.token_budget
         asked = {"start"} & self.mixture.targets
-        return {"policy": self.engine} | {name: HFEngine(self.start, self.chat, rollout.batch_size, budget) for name in asked}
+        return {"policy": self.engine} | dict.fromkeys(asked, self.start_engine)
 
     @cached_property
     def trainer(self) -> Trainer:
@@ -147,10 +155,12 @@ class TrainRun(Run):
         return {"algo": self.updater.state_dict()}
 
     @property
-    def reference(self) -> Policy | None:
+    def reference(self) -> Policy | AdaptersOff | None:
         """Of the KL term: the starting model itself, or a copy of its own where it will move."""
         if not self.config.algo.kl_weight:
             return None
+        if self.config.model.lora is not None:
+            return AdaptersOff(self.policy)
         return self.start if self.config.algo.reference.kind == "fixed" else self.load_start()
 
     def prompts(self, step: int, attempt: int = 0) -> list[Prompt]:
@@ -219,6 +229,8 @@ class TrainRun(Run):
         return records
 
     def log(self, step: int, metrics: Mapping[str, float], scored: Sequence[ScoredGroup]) -> None:
+        pictured = sum(bool(group.group.sample.media) for group in scored) / len(scored)
+        self.movement.after_step(step, "loss/grad_norm" in metrics, pictured)
         ringing, warnings = self.alarms(metrics)
         self.tracker.log(step, {**metrics, **self.augment.metrics(scored), **ringing, **cli_parts.peak_memory()})
         for warning in warnings:

@@ -6,11 +6,13 @@ A field exists only because a shipped config or a test sets it. Unknown keys are
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field, PositiveInt, field_validator, model_validator
+from pydantic import Field, PositiveFloat, PositiveInt, field_validator, model_validator
 
 from vlm_rl.config_algo import AlgoConfig as AlgoConfig
 from vlm_rl.config_data import DataConfig as DataConfig
 from vlm_rl.config_evaluators import EvaluatorConfig, check_labels, filled
+from vlm_rl.config_finetune import LoraConfig as LoraConfig
+from vlm_rl.config_finetune import TrainableConfig, check_base, check_rates, check_rl
 from vlm_rl.config_judges import JudgeConfig, check_names
 from vlm_rl.config_rewards import GateConfig as GateConfig
 from vlm_rl.config_rewards import RewardConfig as RewardConfig
@@ -18,7 +20,7 @@ from vlm_rl.config_rewards import ScheduleConfig as ScheduleConfig
 from vlm_rl.config_rewards import TransformConfig as TransformConfig
 from vlm_rl.config_section import Section as Section
 from vlm_rl.errors import UserError
-from vlm_rl.families import family_of
+from vlm_rl.families import Part, family_of
 
 
 class ScratchConfig(Section):
@@ -91,6 +93,10 @@ class ModelConfig(Section):
         return self
 
 
+class TrainedModelConfig(ModelConfig, TrainableConfig):
+    _saved_apart = model_validator(mode="after")(check_base)
+
+
 class VLLMConfig(Section):
     """With rollout.engine: vllm."""
 
@@ -125,6 +131,7 @@ class RolloutConfig(Section):
 
 class OptimConfig(Section):
     learning_rate: float = Field(default=1e-6, gt=0)
+    part_learning_rates: dict[Part, PositiveFloat] = Field(default_factory=dict, description="other rates, on the same schedule, by part")
     schedule: Literal["constant", "linear", "cosine"] = "constant"
     warmup_steps: int = Field(default=0, ge=0)
     weight_decay: float = Field(default=0.0, ge=0)
@@ -178,7 +185,7 @@ class TrainConfig(Section):
 
     run_dir: str
     seed: int = 0
-    model: ModelConfig
+    model: TrainedModelConfig
     data: DataConfig
     eval_data: DataConfig | None = None
     augment: dict[str, float] = Field(default_factory=dict, description="shares of training prompts under a view, by its name")
@@ -214,6 +221,8 @@ class TrainConfig(Section):
                 f"train.mini_batches={self.train.mini_batches} is more than rollout.prompts_per_step={self.rollout.prompts_per_step}; a "
                 "mini-batch holds whole groups"
             )
+        check_rates(self.model, self.optim.part_learning_rates)
+        check_rl(self.model, self.algo.reference.kind)
         dynamic = self.algo.dynamic_sampling
         if dynamic and dynamic.reward not in self.rewards:
             raise ValueError(f"algo.dynamic_sampling.reward={dynamic.reward} is no reward's label; known: {', '.join(self.rewards)}")
@@ -249,7 +258,7 @@ class SftConfig(Section):
 
     run_dir: str
     seed: int = 0
-    model: ModelConfig
+    model: TrainedModelConfig
     data: DataConfig
     phases: tuple[SftPhase, ...] = ()
     judge: JudgeTraining | None = None
@@ -268,6 +277,13 @@ class SftConfig(Section):
         if rollout.engine != "hf":
             raise ValueError("engine: only vlm-rl train has another than hf; a fine-tuning answers with the model it trains")
         return rollout
+
+    @model_validator(mode="after")
+    def _what_trains(self) -> "SftConfig":
+        check_rates(self.model, self.optim.part_learning_rates)
+        if self.model.lora is not None and self.judge is not None and self.judge.form == "value":
+            raise ValueError("model.lora is not for judges of form value: their head is trained with the model; leave it out")
+        return self
 
     @model_validator(mode="after")
     def _judges_in_one_phase(self) -> "SftConfig":

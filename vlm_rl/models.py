@@ -10,9 +10,9 @@ import torch
 import transformers
 from torch import nn
 
-from vlm_rl import adapters, small
+from vlm_rl import adapters, lora, parts, small
 from vlm_rl.chat import Chat
-from vlm_rl.config import ModelConfig, project_path
+from vlm_rl.config import ModelConfig, TrainedModelConfig, project_path
 from vlm_rl.errors import UserError
 
 log = logging.getLogger(__name__)
@@ -67,8 +67,31 @@ def load_model(config: ModelConfig, chat: Chat, path: str | Path | None = None, 
     return nn.Module.to(model, device_of(config))
 
 
+def load_trained(config: TrainedModelConfig, chat: Chat, path: Path | None = None, seed: int = 0) -> Any:
+    """What `load_model` gives, with what does not train frozen; with model.lora the model at `model.path` with adapters, new ones or those
+    of the checkpoint at `path`."""
+    if config.lora is None:
+        model = load_model(config, chat, path, seed)
+        parts.freeze_others(model, config.train)
+        return model
+    source = _source(config)
+    if adapters.is_adapter(source):
+        raise UserError(f"model.path={config.path} is an adapter itself; write it into its model with vlm-rl merge, and train on that")
+    model = load_model(config, chat, seed=seed)
+    base = str(Path(source).resolve()) if Path(source).exists() else source
+    lora.attach(model, config.lora, base, seed)
+    if path is not None:
+        lora.load(path, model)
+    return model
+
+
 def save_model(directory: Path, model: Any, chat: Chat) -> None:
-    """One Hugging Face directory that `from_pretrained` and vLLM load: weights, tokenizer, processor, chat template."""
+    """One Hugging Face directory that `from_pretrained` and vLLM load: weights, tokenizer, processor, chat template. Of a model with
+    adapters those alone, in PEFT's layout."""
+    if lora.has_adapters(model):
+        lora.save(directory, model)
+        chat.processor.save_pretrained(directory)
+        return
     setattr(model.config, FINGERPRINT, chat.fingerprint)
     model.save_pretrained(directory)
     chat.processor.save_pretrained(directory)

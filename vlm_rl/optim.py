@@ -4,7 +4,7 @@ Weights of lower precision than float32 get float32 masters: at the rates of rei
 bfloat16 step and would be rounded away without a word. Gradients of the packs of a step are summed in float32 too.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -18,13 +18,18 @@ from vlm_rl.errors import UserError
 class Optimiser:
     """One optimiser step at a time: after each `backward` call `gather`, then once `step`."""
 
-    def __init__(self, module: nn.Module, config: OptimConfig, steps: int):
+    def __init__(self, module: nn.Module, config: OptimConfig, steps: int, rates: Mapping[int, float] | None = None):
+        """Of the weights that take gradients; `rates` are those of weights, by id(), that have another than the config's."""
         self.config, self.steps = config, steps
         self.weights = [p for p in module.parameters() if p.requires_grad]
         self.masters = [p if p.dtype == torch.float32 else nn.Parameter(p.detach().float().clone()) for p in self.weights]
-        decayed = [p for p in self.masters if p.ndim >= 2]
-        others = [p for p in self.masters if p.ndim < 2]
-        groups = [{"params": decayed, "weight_decay": config.weight_decay}, {"params": others, "weight_decay": 0.0}]
+        own = [(rates or {}).get(id(weight), config.learning_rate) for weight in self.weights]
+        groups = []
+        for rate in dict.fromkeys([config.learning_rate, *own]):
+            same = [master for master, wanted in zip(self.masters, own, strict=True) if wanted == rate]
+            share = {"share": rate / config.learning_rate}
+            groups.append({"params": [p for p in same if p.ndim >= 2], "weight_decay": config.weight_decay, **share})
+            groups.append({"params": [p for p in same if p.ndim < 2], "weight_decay": 0.0, **share})
         self.adam = torch.optim.AdamW(groups, lr=config.learning_rate, betas=config.betas)
 
     def gather(self) -> None:
@@ -42,7 +47,7 @@ class Optimiser:
             raise UserError(f"step {step}: the gradient is not finite; samples in this step: {culprits()}")
         rate = learning_rate(self.config.learning_rate, self.config.schedule, step, self.steps, self.config.warmup_steps)
         for group in self.adam.param_groups:
-            group["lr"] = rate
+            group["lr"] = rate * group.get("share", 1.0)
         self.adam.step()
         self.adam.zero_grad(set_to_none=True)
         with torch.no_grad():

@@ -42,6 +42,7 @@ class Policy(nn.Module):
         visual_ids: Iterable[int],
         mode: Literal["shared_prefix", "dense", "plain"] = "shared_prefix",
         gradient_checkpointing: bool = False,
+        dropout: bool = False,
     ):
         super().__init__()
         self.family = family_of(model.config.model_type)
@@ -55,7 +56,7 @@ class Policy(nn.Module):
         name = attention.NAME if mode == "shared_prefix" else "sdpa"
         model.set_attn_implementation({"text_config": name, "vision_config": "sdpa"})
         model.eval()
-        self.checkpointing = gradient_checkpointing
+        self.checkpointing, self.dropout = gradient_checkpointing, dropout
         if gradient_checkpointing:
             model.gradient_checkpointing_enable({"use_reentrant": False})
         banned = torch.zeros(model.get_output_embeddings().weight.shape[0], dtype=torch.bool, device=model.device)
@@ -82,8 +83,7 @@ class Policy(nn.Module):
     def forward(self, row: Pack, temperature: float = 1.0, entropy_gradient: bool = False) -> TokenStats:
         """Log-probs at `temperature`, visual tokens outside the support, as the engine samples. The gradient of the entropy costs
         memory."""
-        # transformers checkpoints in training mode only, and then drops the cache that generation needs; these families have no dropout.
-        self.model.train(self.checkpointing and torch.is_grad_enabled())
+        self._set_mode()
         hidden_TD = self._plain(row) if self.mode == "plain" else self._packed(row)
         weight = self.model.get_output_embeddings().weight
         how = (self.banned_V, temperature, entropy_gradient)
@@ -99,8 +99,13 @@ class Policy(nn.Module):
         assert int(lengths.min()) > 1
         # The last token stands one position after the one whose state predicts it.
         last_R = row.predict_T[lengths.cumsum(0) - 1] + 1
-        self.model.train(self.checkpointing and torch.is_grad_enabled())
+        self._set_mode()
         return self._plain(row, last=True) if self.mode == "plain" else self._packed(row, last_R)
+
+    def _set_mode(self) -> None:
+        """transformers checkpoints in training mode only, and then drops the cache that generation needs. These families have no dropout
+        of their own; adapters may."""
+        self.model.train((self.checkpointing or self.dropout) and torch.is_grad_enabled())
 
     def _packed(self, row: Pack, at_T: Tensor | None = None) -> Tensor:
         if self.mode == "dense":

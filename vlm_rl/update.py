@@ -17,6 +17,7 @@ from vlm_rl.algo.mismatch import CORRECTIONS, drifted, ratio_metrics
 from vlm_rl.algo.ratios import LEVELS
 from vlm_rl.config import AlgoConfig
 from vlm_rl.errors import UserError
+from vlm_rl.lora import AdaptersOff
 from vlm_rl.memory import guarded
 from vlm_rl.named import loss_of
 from vlm_rl.optim import Optimiser
@@ -28,6 +29,8 @@ from vlm_rl.step_batch import Limits as Limits
 from vlm_rl.step_batch import MiniBatch, StepBatch
 from vlm_rl.types import ScoredGroup
 from vlm_rl.update_checks import check_names as check_names
+
+Reference = Policy | AdaptersOff
 
 
 @dataclass
@@ -53,7 +56,7 @@ class Updater:
         optimiser: Optimiser,
         algo: AlgoConfig,
         limits: Limits,
-        reference: Policy | None = None,
+        reference: Reference | None = None,
         replay: Replay | None = None,
     ):
         check_names(algo)
@@ -61,7 +64,7 @@ class Updater:
         self.policy, self.optimiser, self.algo, self.limits, self.reference = policy, optimiser, algo, limits, reference
         self.replay = replay
         self.kl_weight, self.loss = algo.kl_weight, loss_of(algo)
-        self.follower = Follower(reference, algo.reference) if reference is not None and algo.reference.kind == "ema" else None
+        self.follower = Follower(reference, algo.reference) if isinstance(reference, Policy) and algo.reference.kind == "ema" else None
 
     @guarded("update")
     def __call__(self, scored: Sequence[ScoredGroup], step: int) -> dict[str, float]:

@@ -7,6 +7,7 @@ from typing import Protocol, runtime_checkable
 
 from torch import Tensor
 
+from vlm_rl import lora
 from vlm_rl.engine.base import Engine
 from vlm_rl.policy import Policy
 from vlm_rl.types import ScoredGroup
@@ -41,6 +42,10 @@ class Followed:
 
 
 def named_weights(policy: Policy) -> Iterator[tuple[str, Tensor]]:
-    """Every parameter once, tied ones under their first name."""
+    """Every parameter once, tied ones under their first name; adapters are in the weights they are on (in copies of them)."""
+    adapted = lora.layers(policy.model)
+    inside = {id(parameter) for layer in adapted.values() for parameter in layer.parameters()}
     for name, parameter in policy.model.named_parameters():
-        yield name, parameter.detach()
+        if id(parameter) not in inside:
+            yield name, parameter.detach()
+    yield from lora.merged(adapted)
