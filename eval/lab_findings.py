@@ -12,6 +12,7 @@ from eval.lab_analysis import Effect, Items, Verdict, adjusted, contrast, contra
 from eval.lab_results import SeedResult
 from eval.wording import named
 from vlm_rl.config_claim import ClaimConfig, TestConfig
+from vlm_rl.errors import unknown
 
 Results = Mapping[tuple[str, int], SeedResult]
 DRAWS, ROUGH_DRAWS = 4_000, 1_000
@@ -51,6 +52,15 @@ def findings(claim: ClaimConfig, results: Results) -> Findings:
     ps = adjusted([other.effect for other in others])
     secondary = tuple(Tested(t.test, t.effect, t.verdict, t.unit, t.words, p) for t, p in zip(others, ps, strict=True))
     return Findings(primary, secondary, _by_group(claim, results), tuple(_tables(claim, results)))
+
+
+def check_metrics(claim: ClaimConfig, result: SeedResult) -> None:
+    """Raises UserError for a registered metric of the result's arm that its evaluation does not have, with the nearest name."""
+    for test in claim.tests:
+        other = (test.against_arm or claim.baseline, test.against_metric or test.metric)
+        for arm, metric in ((test.arm, test.metric), other):
+            if arm == result.arm and metric not in result.figures:
+                raise unknown("metric", metric, result.figures, f"the evaluation of {arm}")
 
 
 def in_words(claim: ClaimConfig, test: TestConfig) -> str:

@@ -20,6 +20,7 @@ REWARDS: dict[str, str] = {
     "co_reward": "rewards.co_reward:CoReward",
     "evidence": "rewards.evidence:Evidence",
     "faithful": "rewards.faithful:Faithful",
+    "flipped": "rewards.flipped:Flipped",
     "format": "rewards.format:Format",
     "hybrid": "rewards.hybrid:Hybrid",
     "key_points": "rewards.keypoints:KeyPoints",

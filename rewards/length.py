@@ -5,7 +5,7 @@ from statistics import fmean
 from typing import Any
 
 from rewards.base import Reward, Rounds
-from vlm_rl.config import RewardConfig
+from rewards.nested import nested
 from vlm_rl.errors import UserError, unknown
 from vlm_rl.types import Group, Reply, RewardResult
 
@@ -48,7 +48,7 @@ class LengthPenalty(Reward):
         if reference not in REFERENCES:
             raise unknown("reference", str(reference), REFERENCES)
         self.most, self.threshold, self.reference = most, threshold, REFERENCES[reference]
-        self.outcome = _outcome(outcome or {"use": "accuracy"})
+        self.outcome = nested("outcome", outcome or {"use": "accuracy"})
         self.targets, self.kinds = self.outcome.targets, self.outcome.kinds
         self.edge = 0.0 if reference == "shortest" else most  # no response that is right pays against the shortest right one
 
@@ -74,14 +74,3 @@ class LengthPenalty(Reward):
 def written(group: Group) -> list[int]:
     """Tokens the model wrote, per rollout."""
     return [sum(rollout.completion.loss_mask) for rollout in group.rollouts]
-
-
-def _outcome(entry: Mapping[str, Any]) -> Reward:
-    from rewards import make_rewards  # the table that names this file
-
-    config = RewardConfig(**entry)
-    if config.model_fields_set & RewardConfig.model_fields.keys() != {"use"}:
-        raise UserError(
-            "outcome is a reward's name under `use` and its own arguments; weight, schedule, gate and the like mean nothing here"
-        )
-    return make_rewards({"outcome": config})["outcome"]

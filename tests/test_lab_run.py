@@ -12,6 +12,7 @@ import pytest
 import yaml
 
 from eval import lab_results
+from eval.lab_findings import check_metrics
 from eval.lab_results import SeedResult, costs_of, curves_of
 from vlm_rl import cli_lab_plan, cli_lab_run
 from vlm_rl.cli_lab_run import Options
@@ -89,7 +90,7 @@ def test_every_shipped_claim_can_be_planned(path, quick, monkeypatch):
     monkeypatch.chdir(ROOT)
     experiment = cli_lab_plan.plan(str(path.relative_to(ROOT)), quick, Path("runs/lab"))
     claim = experiment.claim
-    assert len(experiment.units) == len(claim.seeds) * len(claim.arms) and len(claim.seeds) >= 3
+    assert len(experiment.units) == len(claim.seeds) * len(claim.arms) and len(claim.seeds) >= (2 if quick else 3)
     assert claim.amendments == () or all(claim.amendments)
     trained = {unit.training.run_dir for unit in experiment.units if unit.training}
     assert len(trained) == len(claim.seeds) * sum(arm.config is not None for arm in claim.arms.values())  # no two arms are the same
@@ -130,6 +131,8 @@ def test_judges_of_different_opinions_make_different_trainings(tmp_path, monkeyp
         ({"seeds": [1, 1]}, "one is named twice"),
         ({"arms": {"start": {"overrides": ["seed=1"]}, "grpo": {"config": "configs/lab/scenes.yaml"}}}, "give the arm a config"),
         ({"train": ["train.stesp=3"]}, "did you mean 'steps'"),
+        ({"primary": {"arm": "grpo", "metric": "acuracy/accuracy", "direction": "up", "margin": 0.1}}, "did you mean 'accuracy'"),
+        ({"quick": {"seeds": [0], "arms": ["grpo"]}}, "the primary test needs grpo, start"),
     ],
 )
 def test_a_wrong_claim_is_refused_by_name(tmp_path, monkeypatch, changes, said):
@@ -207,6 +210,14 @@ def test_a_failed_training_is_named_and_the_rest_reported(tmp_path, monkeypatch)
     summary = json.loads((out / "a" / "summary.json").read_text())
     assert "training: exit status 2" in summary["unfinished"]["grpo, seed 1"]
     assert "unknown reward 'nothing'" in summary["unfinished"]["grpo, seed 1"]
+
+
+def test_a_metric_that_is_not_measured_is_named_with_the_nearest():
+    claim = ClaimConfig(**claim_tree(secondary=[{"arm": "grpo", "metric": "accuracy/acuracy", "direction": "up", "margin": 0.1}]))
+    for arm in ("start", "grpo"):
+        with pytest.raises(UserError, match=r"unknown metric 'accuracy/acuracy' in the evaluation of .*; did you mean 'accuracy/accuracy'"):
+            check_metrics(claim, result("h", arm, 0, [1, 0]))
+    check_metrics(ClaimConfig(**claim_tree(secondary=[])), result("h", "grpo", 0, [1, 0]))
 
 
 def test_costs_and_curves_of_a_training():

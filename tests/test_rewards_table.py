@@ -42,6 +42,7 @@ def stranger(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_every_table_entry_can_be_made() -> None:
     arguments = {
+        "flipped": {"rate": 0.1},
         "checks": {"judge": "tidy", "checks": ["It is short."]},
         "pairwise": {"judge": "tidy"},
         "scalar": {"scorer": "tidy"},

@@ -13,7 +13,7 @@ from eval.lab_judge import LabJudge
 from eval.lab_results import digest
 from vlm_rl.config import TrainConfig
 from vlm_rl.config_claim import ArmConfig, ClaimConfig, LabJudgeConfig
-from vlm_rl.errors import UserError
+from vlm_rl.errors import UserError, unknown
 from vlm_rl.loading import load, load_eval
 
 
@@ -64,19 +64,18 @@ class Experiment:
 def plan(path: str, quick: bool, out: Path) -> Experiment:
     """The experiment of a claim; every config that it will run is checked. Raises UserError."""
     claim = load(ClaimConfig, path)
-    form = "quick" if quick else "full"
-    more = claim.quick if quick else None
-    claim = claim.model_copy(
-        update={
-            "seeds": more.seeds if more else claim.seeds,
-            "train": (*claim.train, *(more.train if more else ())),
-            "evaluation": claim.evaluation.model_copy(
-                update={"overrides": (*claim.evaluation.overrides, *(more.evaluation if more else ()))}
-            ),
-        }
-    )
+    form, claim = ("quick", claim.quickly()) if quick else ("full", claim)
+    _check_labels(claim)
     units = [_unit(claim, arm, seed, out) for seed in claim.seeds for arm in claim.arms]
     return Experiment(Path(path).stem, form, claim, tuple(units), _registered(claim, form))
+
+
+def _check_labels(claim: ClaimConfig) -> None:
+    """A metric's label must be measured; whether there is such a figure under it shows with the first evaluation. Raises UserError."""
+    labels = {"accuracy", "cost", *load_eval(claim.evaluation.config, claim.evaluation.overrides).evaluators}
+    for metric in [name for test in claim.tests for name in (test.metric, test.against_metric or test.metric)]:
+        if metric.partition("/")[0] not in labels:
+            raise unknown("label of a metric", metric.partition("/")[0], labels, f"'{metric}'; {claim.evaluation.config} measures")
 
 
 def only(experiment: Experiment, seeds: Sequence[int]) -> Experiment:

@@ -18,6 +18,7 @@ from threading import Lock
 from types import FrameType
 
 from eval import lab_results
+from eval.lab_findings import check_metrics
 from eval.lab_report import write_lab_report
 from eval.lab_results import SeedResult, costs_of, curves_of, figures_of
 from eval.measured import open_run
@@ -64,7 +65,8 @@ def run(path: str, options: Options, environment: Mapping[str, str]) -> tuple[bo
         lab = Laboratory(options, {**environment, **ONE_THREAD})
         for unit, error in lab.carry_out(todo):
             if error is None:
-                result = _measured(unit, hashed, options.out)
+                result = _measured(unit, hashed)
+                check_metrics(experiment.claim, result)
                 lab_results.save(directory, result)
                 results[unit.arm, unit.seed] = result
             else:
@@ -177,7 +179,7 @@ def checkpoint(run_dir: Path) -> Path:
     return max(found, key=lambda path: int(path.name.removeprefix("step_")))
 
 
-def _measured(unit: Unit, hashed: str, out: Path) -> SeedResult:
+def _measured(unit: Unit, hashed: str) -> SeedResult:
     """What a finished unit measured, read from its directories."""
     figures, clusters, facts = _evaluated(unit.evaluation.run_dir)
     curves: dict[str, list[list[float]]] = {}

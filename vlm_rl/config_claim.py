@@ -50,6 +50,10 @@ class TestConfig(Section):
     against_arm: str | None = Field(default=None, description="another arm than the baseline")
     against_metric: str | None = Field(default=None, description="another metric than `metric`")
 
+    def arms(self, baseline: str) -> set[str]:
+        """The two that are compared, or the one that is compared with itself."""
+        return {self.arm, self.against_arm or baseline}
+
 
 class EvaluationConfig(Section):
     """`config` and `overrides` are those of `vlm-rl eval`; `judge` is started for it as for an arm."""
@@ -60,9 +64,10 @@ class EvaluationConfig(Section):
 
 
 class QuickConfig(Section):
-    """The quick form: other seeds, and overrides behind those of the full form."""
+    """The quick form: other seeds, overrides behind those of the full form, and where `arms` are named those alone, with their tests."""
 
     seeds: tuple[int, ...]
+    arms: tuple[str, ...] = ()
     train: tuple[str, ...] = ()
     evaluation: tuple[str, ...] = ()
 
@@ -101,11 +106,27 @@ class ClaimConfig(Section):
                     raise ValueError(f"{place}.{key}: no arm is called '{arm}'; known: {', '.join(self.arms)}")
             if (test.against_arm or self.baseline) == test.arm and (test.against_metric or test.metric) == test.metric:
                 raise ValueError(f"{place} compares {test.metric} of '{test.arm}' with itself; name another arm, or against_metric")
+        needed = {self.baseline, *self.primary.arms(self.baseline)}
+        if self.quick.arms and not needed <= set(self.quick.arms) <= set(self.arms):
+            raise ValueError(f"quick.arms: they are arms, and the primary test needs {', '.join(sorted(needed))}")
         if self.baseline not in self.arms:
             raise ValueError(f"baseline: no arm is called '{self.baseline}'; known: {', '.join(self.arms)}")
         if len(set(self.seeds)) < len(self.seeds) or len(set(self.quick.seeds)) < len(self.quick.seeds):
             raise ValueError("seeds: one is named twice")
         return self
+
+    def quickly(self) -> "ClaimConfig":
+        """The claim in its quick form."""
+        arms = {name: arm for name, arm in self.arms.items() if name in (self.quick.arms or self.arms)}
+        asked = self.evaluation
+        changes = {
+            "arms": arms,
+            "seeds": self.quick.seeds,
+            "train": (*self.train, *self.quick.train),
+            "evaluation": asked.model_copy(update={"overrides": (*asked.overrides, *self.quick.evaluation)}),
+            "secondary": tuple(test for test in self.secondary if test.arms(self.baseline) <= arms.keys()),
+        }
+        return self.model_copy(update=changes)
 
     @property
     def tests(self) -> tuple[TestConfig, ...]:
