@@ -1,5 +1,6 @@
 """An experiment as a self-contained page, as Markdown with a picture, and as numbers. What is found is `eval.lab_findings`' work."""
 
+import json
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -9,7 +10,7 @@ from typing import Any
 from markupsafe import Markup
 
 from eval.charts import to_png, to_svg
-from eval.evaluator import Table
+from eval.evaluator import Figure, Table
 from eval.figures import said
 from eval.lab_analysis import Effect
 from eval.lab_charts import curves
@@ -24,6 +25,7 @@ log = logging.getLogger(__name__)
 
 _TONES = {"holds": "good", "does not hold": "bad", "undecided": "open"}
 _WANTED = {"up": "more", "down": "less", "same": "the same"}
+INDEX = "README.md"
 _COMMANDS = 40
 _MAIN = ("accuracy", "consistency", "drop", "follow")
 
@@ -83,9 +85,36 @@ def write_lab_report(
         page = _markdown(title, claim, found, told, unfinished, about, [picture.name] if drawn else [])
         write_aside(place / (f"{name}.md" if name else MARKDOWN), page)
         write_json(place / (f"{name}.json" if name else "summary.json"), summary)
+    if docs:
+        write_aside(docs / INDEX, _index(docs))
     write_aside(directory / REPORT, html)
     log.info("wrote %s", directory / REPORT)
     return told
+
+
+def _index(docs: Path) -> str:
+    """The pages that lie there as a table, by their numbers."""
+    rows = []
+    for path in sorted(docs.glob("*.json")):
+        told = json.loads(path.read_text(encoding="utf-8"))
+        primary, number = told["primary"], ""
+        if "value" in primary:
+            unit = "difference" if primary["unit"] == "difference" else "number"
+            number = said(Figure("", primary["value"], primary["questions"], primary["low"], primary["high"], unit))
+        left = f", {len(told['unfinished'])} trainings not finished" if told["unfinished"] else ""
+        cells = (
+            f"[{told['experiment']}]({path.stem}.md)",
+            *map(escaped, (told["claim"], primary["test"], number)),
+            f"{told['verdict']}{left}",
+        )
+        rows.append(f"| {' | '.join(cells)} |")
+    head = [
+        "# Claims tested in the laboratory",
+        "",
+        "Written by `vlm-rl lab run CLAIM --docs docs/lab`; how to read it: [docs/lab.md](../lab.md).",
+        "",
+    ]
+    return "\n".join([*head, "| experiment | claim | primary test | effect | verdict |", "| --- | --- | --- | --- | --- |", *rows, ""])
 
 
 def sentence(found: Findings, unfinished: Mapping[str, str]) -> str:
@@ -114,7 +143,13 @@ def summarised(title: str, claim: ClaimConfig, found: Findings, unfinished: Mapp
 
 def _numbers(tested: Tested) -> dict[str, Any]:
     effect, verdict = tested.effect, tested.verdict
-    plain = {"test": tested.words, "direction": tested.test.direction, "margin": tested.test.margin, "verdict": verdict.word}
+    plain = {
+        "test": tested.words,
+        "unit": tested.unit,
+        "direction": tested.test.direction,
+        "margin": tested.test.margin,
+        "verdict": verdict.word,
+    }
     if effect is None:
         return plain
     keys = ("value", "low", "high", "p", "detectable", "seeds", "questions")
