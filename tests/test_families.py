@@ -17,6 +17,7 @@ from vlm_rl.errors import RowError, UserError
 from vlm_rl.families import FAMILIES, family_of, family_of_processor
 from vlm_rl.packing import Item, join_vision
 from vlm_rl.policy import Policy
+from vlm_rl.turns import content_parts
 from vlm_rl.types import Media, Outline, Sample
 from vlm_rl.visual_inputs import visual_inputs
 
@@ -63,6 +64,8 @@ def theirs(chat: Chat, given: Sample, text: str):
 def assert_same_prompt(name: str, given: Sample) -> None:
     policy, chat = make(name)
     prompt = chat.prompt(given)
+    turns = [{"role": "user", "content": content_parts(given, given.question)}]
+    assert prompt.text == chat.processor.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)
     want = theirs(chat, given, prompt.text)
     assert list(prompt.expanded_ids) == want["input_ids"][0].tolist()
     shown, marks = set(chat.placeholder.values()), list(chat.family.marks.values())

@@ -83,7 +83,7 @@ class Chat:
         return self._prompt(sample, content, tuple(self.look(media, sample.id, _alone(sample)) for media in sample.media), prefill)
 
     def _prompt(self, sample: Sample, content: list[dict[str, str]], vision: tuple[Vision, ...], prefill: str) -> Prompt:
-        text = self.processor.apply_chat_template([{"role": "user", "content": content}], tokenize=False, add_generation_prompt=True)
+        text = self._render([{"role": "user", "content": content}])
         ids = self.tokenizer(text, add_special_tokens=False)["input_ids"]
         expanded, types = self._expand(sample, text, ids, vision)
         # The prefill is tokenized apart: joined, its first letters could merge with the template's last, and no completion starts so.
@@ -119,6 +119,11 @@ class Chat:
         for part in content:
             self._refuse_control_tokens(sample.id, part.get("text", ""))
         return content
+
+    def _render(self, turns: list[dict[str, Any]]) -> str:
+        """By the family's own processor; arguments for it are named, or some warn at every prompt of those they add themselves."""
+        how = {"processor_kwargs": {"padding": False}}
+        return self.processor.apply_chat_template(turns, tokenize=False, add_generation_prompt=True, **how)
 
     def _refuse_control_tokens(self, row: str, text: str) -> None:
         for token in self.control_tokens:

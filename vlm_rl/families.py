@@ -109,6 +109,31 @@ FAMILIES: dict[str, Family] = {
         alone=True,
         nested=True,
     ),
+    "idefics3": Family(
+        "Idefics3Processor",
+        marks={"image": "<image>"},
+        shown={"image": "<image>"},
+        controls=_IDEFICS_CONTROLS,
+        parts=_IDEFICS_PARTS,
+        nested=True,
+    ),
+    "smolvlm": Family(
+        "SmolVLMProcessor",
+        marks={"image": "<image>", "video": "<video>"},
+        shown={"image": "<image>", "video": "<image>"},
+        controls=_IDEFICS_CONTROLS,
+        parts=_IDEFICS_PARTS,
+        nested=True,
+    ),
+    # Boxes: <box>[[x1, y1, x2, y2]]</box> scaled to 1000 (InternVL's documentation, "grounding / detection data" of its chat format).
+    "internvl": Family(
+        "InternVLProcessor",
+        marks={"image": "<IMG_CONTEXT>", "video": "<video>"},
+        shown={"image": "<IMG_CONTEXT>", "video": "<IMG_CONTEXT>"},
+        controls=("<img>", "</img>"),
+        parts=_LLAVA_PARTS,
+        boxes="rel_1000",
+    ),
 }
 
 

@@ -35,7 +35,7 @@ def load_processor(config: ModelConfig, texts: Iterable[str] = ()) -> Any:
         source = _base(source)
     try:
         return transformers.AutoProcessor.from_pretrained(source)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, ImportError) as error:  # SmolVLM's needs num2words
         raise UserError(f"model.path={config.path}: no processor could be loaded from {source}: {_first_line(error)}") from None
 
 

@@ -40,10 +40,24 @@ def _anyres(processor: Any, outline: Outline, bounds: Bounds, alone: bool) -> di
     return {"batch_num_images": [1 if alone else 2], "image_sizes": [(outline.height, outline.width)], "pixel_values": tile}
 
 
+def _rows_of_tiles(processor: Any, outline: Outline, bounds: Bounds, alone: bool) -> dict[str, Any]:
+    _, rows, columns = processor.image_processor.get_number_of_image_patches(outline.height, outline.width, {})
+    return {"rows": [[rows]], "cols": [[columns]]}
+
+
+def _count_of_tiles(processor: Any, outline: Outline, bounds: Bounds, alone: bool) -> dict[str, Any]:
+    tiles = processor.image_processor.get_number_of_image_patches(outline.height, outline.width, {"crop_to_patches": True})
+    return {"num_patches": [tiles]}
+
+
 def _grid_of_frames(processor: Any, outline: Outline) -> dict[str, Any]:
     video = processor.video_processor
     times = -(-len(outline.indices) // video.temporal_patch_size)
     return {"video_grid_thw": torch.tensor([[times, outline.height // video.patch_size, outline.width // video.patch_size]])}
+
+
+def _frames_as_pictures(processor: Any, outline: Outline) -> dict[str, Any]:
+    return {"pixel_values": _shape(1, len(outline.indices))}
 
 
 def _frames(processor: Any, outline: Outline) -> dict[str, Any]:
@@ -54,8 +68,13 @@ _QWEN = ("Qwen2VLProcessor", "Qwen2_5_VLProcessor", "Qwen3VLProcessor")
 _IMAGES: dict[str, Callable[[Any, Outline, Bounds, bool], dict[str, Any]]] = {
     **dict.fromkeys(_QWEN, _grid),
     "LlavaOnevisionProcessor": _anyres,
+    "Idefics3Processor": _rows_of_tiles,
+    "SmolVLMProcessor": _rows_of_tiles,
+    "InternVLProcessor": _count_of_tiles,
 }
 _VIDEOS: dict[str, Callable[[Any, Outline], dict[str, Any]]] = {
     **dict.fromkeys(_QWEN, _grid_of_frames),
     "LlavaOnevisionProcessor": _frames,
+    "SmolVLMProcessor": _frames_as_pictures,
+    "InternVLProcessor": _frames,
 }

@@ -4,6 +4,7 @@ Media are processed one by one and joined along their first dimension, so that a
 families' forwards want them by prompt, or tell pictures that were cut into tiles from those that were not.
 """
 
+import inspect
 from collections.abc import Callable, Mapping
 from itertools import groupby
 from types import SimpleNamespace
@@ -11,6 +12,8 @@ from typing import Any
 
 import torch
 from torch import Tensor
+
+from vlm_rl.errors import UserError
 
 
 def visual_inputs(model: Any, tensors: Mapping[str, Tensor]) -> dict[str, Any]:
@@ -32,6 +35,11 @@ def _llava_onevision(model: Any, tensors: dict[str, Tensor]) -> dict[str, Any]:
     clips = given.pop("pixel_values_videos").split(given.pop("frames").tolist())
     if len({len(clip) for clip in clips}) == 1:
         return given | {"pixel_values_videos": torch.stack(clips)}
+    if "mm_encoder_outputs" not in inspect.signature(model.model.forward).parameters:
+        raise UserError(
+            f"videos of {', '.join(map(str, sorted({len(clip) for clip in clips})))} frames cannot go through one forward of the installed "
+            "transformers; install 5.19, or let all have as many: model.video_min_frames and model.video_max_frames alike"
+        )
     features = [model.model.get_video_features(clip[None], return_dict=True).pooler_output for clip in clips]
     outputs = {"video": SimpleNamespace(pooler_output=torch.cat(features, dim=1))}
     if "pixel_values" in given:
@@ -46,4 +54,6 @@ def _prompts_of_tiles(model: Any, tensors: dict[str, Tensor]) -> dict[str, Any]:
 
 _FAMILIES: dict[str, Callable[[Any, dict[str, Tensor]], dict[str, Any]]] = {
     "llava_onevision": _llava_onevision,
+    "idefics3": _prompts_of_tiles,
+    "smolvlm": _prompts_of_tiles,
 }

@@ -19,7 +19,6 @@ from vlm_rl.types import Completion, Media, Prompt, Segment
 from vlm_rl.vision import about
 
 BANNED = "vlm_rl_banned_ids"
-_PROCESSOR = {"images_kwargs": {}, "videos_kwargs": {"do_sample_frames": False, "do_resize": False}}
 
 
 class VLLMEngine:
@@ -35,7 +34,7 @@ class VLLMEngine:
         vllm = _import()
         config = chat.config
         self.sleeps = torch.cuda.is_available() and settings.sleep_level > 0
-        image = chat.look.image_size
+        frames = {"do_sample_frames": False} | ({} if chat.family.whole_frames else {"do_resize": False})
         try:
             self.llm = vllm.LLM(
                 model=source,
@@ -50,7 +49,7 @@ class VLLMEngine:
                 logits_processors=[_banned_processor()],
                 additional_config={BANNED: list(chat.visual_ids)},
                 limit_mm_per_prompt={"image": 999, "video": 999},
-                mm_processor_kwargs={**_PROCESSOR, "images_kwargs": dict(image)},
+                mm_processor_kwargs={"images_kwargs": dict(chat.look.image_size), "videos_kwargs": frames},
                 skip_mm_profiling=True,
                 disable_log_stats=True,
                 seed=0,
