@@ -16,6 +16,7 @@ from vlm_rl.doctor_model import run_problem
 from vlm_rl.errors import RowError, UserError
 from vlm_rl.families import FAMILIES, family_of, family_of_processor
 from vlm_rl.packing import Item, join_vision
+from vlm_rl.parts import part_of
 from vlm_rl.policy import Policy
 from vlm_rl.turns import content_parts
 from vlm_rl.types import Media, Outline, Sample
@@ -190,11 +191,7 @@ def test_saved_and_loaded_it_is_the_same(name, tmp_path):
 @pytest.mark.parametrize("name", NAMES)
 def test_every_weight_belongs_to_a_part_and_every_part_has_some(name):
     policy, _ = make(name)
-    found = set()
-    for weight, _ in policy.model.named_parameters():
-        matches = [(len(p), part) for part, prefixes in policy.family.parts.items() for p in prefixes if weight.startswith(p)]
-        assert matches, weight
-        found.add(max(matches)[1])
+    found = {part_of(name, weight) for weight, _ in policy.model.named_parameters()}
     assert found == {"text", "tower", "projector"}
 
 

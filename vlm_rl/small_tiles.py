@@ -55,7 +55,7 @@ _IDEFICS_TOKENS = (*FAMILIES["idefics3"].controls, "<image>", "<end_of_utterance
 
 def _idefics_processor(sizes: ScratchConfig, tokenizer: Any, name: str) -> dict[str, Any]:
     """Up to 2 x 2 tiles beside the whole picture; released models have up to 4 x 4."""
-    side = {"size": {"longest_edge": 2 * sizes.image_size}, "max_image_size": {"longest_edge": sizes.image_size}}
+    side: dict[str, Any] = {"size": {"longest_edge": 2 * sizes.image_size}, "max_image_size": {"longest_edge": sizes.image_size}}
     made = {"image_processor": getattr(transformers, f"{name}ImageProcessor")(**side), "image_seq_len": patches(sizes) // 4}
     return made | ({"video_processor": transformers.SmolVLMVideoProcessor(**side)} if name == "SmolVLM" else {})
 
