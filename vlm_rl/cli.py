@@ -68,6 +68,23 @@ def doctor(
 
 
 @app.command()
+def plan(
+    config: ConfigPath,
+    overrides: Overrides = None,
+    gpu: Annotated[str, typer.Option(help="such as h100-80gb, a100-40gb, or a number of GiB")] = "h100-80gb",
+    gpus: Annotated[int, typer.Option(min=1, help="how many of them")] = 1,
+    json_file: Annotated[Path | None, typer.Option("--json", metavar="FILE", help="also write the plan as JSON")] = None,
+) -> None:
+    """Predict memory by phase and tokens of a step of a config of train, without a GPU, weights or data; exits with 1 when it does not fit.
+
+    Example: vlm-rl plan configs/train/qwen2_5_vl_7b_acre.yaml --gpu a100-80gb --gpus 8
+    """
+    from vlm_rl.cli_plan import planned
+
+    raise typer.Exit(planned(load(TrainConfig, config, overrides or []), gpu, gpus, Screen().print, json_file))
+
+
+@app.command()
 def sft(config: ConfigPath, overrides: Overrides = None) -> None:
     """Fine-tune on rows with a 'response': warm starts and demonstrations. Resumes like train.
 

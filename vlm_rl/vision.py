@@ -23,6 +23,7 @@ from vlm_rl.outlines import image_inputs, video_inputs
 from vlm_rl.seeds import stable_hash
 from vlm_rl.types import Clip, Media, Outline, VideoBudget
 from vlm_rl.vision_cache import Vision, VisionCache
+from vlm_rl.visual_tokens import video_budget
 
 DecodeImage = Callable[[Media, str], Image.Image]
 DecodeVideo = Callable[[Media, VideoBudget, str], Clip]
@@ -79,26 +80,19 @@ class VisualProcessor:
 
     @cached_property
     def budget(self) -> VideoBudget:
-        """The config's, with qwen-vl-utils' defaults: 128 to 768 visual tokens per two frames' patch, 0.9 x 128,000 tokens in all. Where
-        the processor resizes frames itself they are handed to it whole, unless the config bounds them."""
-        config = self.config
-        if self.family.whole_frames:
-            factor, low, total = 1, config.video_min_pixels or 1, config.video_total_pixels or ANY
-            high = config.video_max_pixels or ANY
-        else:
-            factor = self.processor.video_processor.patch_size * self.processor.video_processor.merge_size
-            token = factor**2
-            low = config.video_min_pixels or min(128 * token, config.video_max_pixels or 128 * token)
-            high = min(config.video_max_pixels or 768 * token, max(768 * token, int(1.05 * low)))
-            total = config.video_total_pixels or 115_200 * token
+        """The config's, with qwen-vl-utils' defaults. Where the processor resizes frames itself they are handed to it whole, unless the config
+        bounds them."""
+        config, video = self.config, self.processor.video_processor
+        if not self.family.whole_frames:
+            return video_budget(config, video.patch_size * video.merge_size)
         return VideoBudget(
             fps=config.video_fps,
             min_frames=config.video_min_frames,
             max_frames=config.video_max_frames,
-            min_pixels=low,
-            max_pixels=max(low, high),
-            total_pixels=total,
-            factor=factor,
+            min_pixels=config.video_min_pixels or 1,
+            max_pixels=max(config.video_min_pixels or 1, config.video_max_pixels or ANY),
+            total_pixels=config.video_total_pixels or ANY,
+            factor=1,
             backend=config.video_backend,
         )
 

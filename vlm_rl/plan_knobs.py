@@ -1,0 +1,98 @@
+"""What to turn in a config whose plan does not fit, and what the plan says after it. Knobs that cost nothing but time come first."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from vlm_rl import plan
+from vlm_rl.config import TrainConfig
+from vlm_rl.plan import Setting
+
+Knob = Callable[[Setting], tuple[str, TrainConfig] | None]
+MOST_TURNS = 24
+
+
+@dataclass(frozen=True)
+class Turn:
+    """An override of the config, and the bytes of each phase with it and with those before it."""
+
+    override: str
+    totals: Mapping[str, float]
+    fits: bool
+
+
+def turns(setting: Setting) -> tuple[Turn, ...]:
+    """Overrides that bring the plan nearer to the device, each laid over those before, until it fits or none helps."""
+    made: list[Turn] = []
+    while not plan.fits(setting) and len(made) < MOST_TURNS:
+        better = next((found for knob in KNOBS if (found := _helpful(setting, knob))), None)
+        if better is None:
+            break
+        override, setting = better
+        totals = {phase.name: phase.total for phase in plan.phases(setting)}
+        same = made and made[-1].override.partition("=")[0] == override.partition("=")[0]
+        made = made[:-1] if same else made  # the same key turned further is one turn
+        made.append(Turn(override, totals, plan.fits(setting)))
+    return tuple(made)
+
+
+def _helpful(setting: Setting, knob: Knob) -> tuple[str, Setting] | None:
+    found = knob(setting)
+    if found is None:
+        return None
+    turned = replace(setting, config=found[1])
+    return (found[0], turned) if _excess(turned) < 0.995 * _excess(setting) else None
+
+
+def _excess(setting: Setting) -> float:
+    """Bytes too many, of all phases, and of what vLLM lacks to hold one completion."""
+    over = sum(max(0.0, phase.total - setting.machine.usable) for phase in plan.phases(setting))
+    return over + (setting.machine.memory if plan.problem(setting) else 0.0)
+
+
+def _set(config: TrainConfig, section: str, **values: Any) -> TrainConfig:
+    return config.model_copy(update={section: getattr(config, section).model_copy(update=values)})
+
+
+def _dtype(setting: Setting) -> tuple[str, TrainConfig] | None:
+    if setting.config.model.dtype == "bfloat16":
+        return None
+    return "model.dtype=bfloat16", _set(setting.config, "model", dtype="bfloat16")
+
+
+def _checkpointing(setting: Setting) -> tuple[str, TrainConfig] | None:
+    if setting.config.model.gradient_checkpointing:
+        return None
+    return "model.gradient_checkpointing=true", _set(setting.config, "model", gradient_checkpointing=True)
+
+
+def _budget(setting: Setting) -> tuple[str, TrainConfig] | None:
+    least = setting.seen.tokens + setting.config.rollout.max_new_tokens  # such a completion is forwarded whatever the budget
+    budget = max(setting.config.train.token_budget // 2, least)
+    if budget >= setting.config.train.token_budget:
+        return None
+    return f"train.token_budget={budget}", _set(setting.config, "train", token_budget=budget)
+
+
+def _batch(setting: Setting) -> tuple[str, TrainConfig] | None:
+    rollout = setting.config.rollout
+    if rollout.engine != "hf" or rollout.batch_size == 1:
+        return None
+    rows = min(rollout.batch_size, rollout.group_size * setting.prompts) // 2
+    return f"rollout.batch_size={max(1, rows)}", _set(setting.config, "rollout", batch_size=max(1, rows))
+
+
+def _share(setting: Setting) -> tuple[str, TrainConfig] | None:
+    """The largest share of vLLM that leaves room for what is there in every phase, in steps of 0.05."""
+    rollout, machine = setting.config.rollout, setting.machine
+    if rollout.engine != "vllm":
+        return None
+    free = machine.usable - sum(share.bytes for share in plan.resident(setting))
+    share = int(20 * free / machine.memory) / 20
+    if share <= 0 or share == rollout.vllm.gpu_memory_utilization:
+        return None
+    vllm = rollout.vllm.model_copy(update={"gpu_memory_utilization": share})
+    return f"rollout.vllm.gpu_memory_utilization={share:g}", _set(setting.config, "rollout", vllm=vllm)
+
+
+KNOBS: tuple[Knob, ...] = (_checkpointing, _budget, _batch, _share, _dtype)
