@@ -80,8 +80,8 @@ class VisualProcessor:
 
     @cached_property
     def budget(self) -> VideoBudget:
-        """The config's, with qwen-vl-utils' defaults. Where the processor resizes frames itself they are handed to it whole, unless the config
-        bounds them."""
+        """The config's, with qwen-vl-utils' defaults. Where the processor resizes frames itself they are handed to it whole, unless the
+        config bounds them."""
         config, video = self.config, self.processor.video_processor
         if not self.family.whole_frames:
             return video_budget(config, video.patch_size * video.merge_size)
