@@ -1,6 +1,7 @@
 """The formulas of `vlm-rl plan` against parameters, tensors and peaks counted by torch itself, on small models on the CPU."""
 
 from collections.abc import Callable
+from typing import Any
 
 import models_small
 import pytest
@@ -9,9 +10,9 @@ import transformers
 from models_small import completions, sample
 from torch.autograd.graph import saved_tensors_hooks
 
-from vlm_rl import footprint, small
+from vlm_rl import footprint, lora, small
 from vlm_rl.architecture import FAMILIES, PUBLISHED, of_config
-from vlm_rl.config import OptimConfig, ScratchConfig
+from vlm_rl.config import LoraConfig, OptimConfig, ScratchConfig
 from vlm_rl.footprint import BYTES, Row, Trained
 from vlm_rl.optim import Optimiser
 from vlm_rl.packing import Item, Pack
@@ -77,7 +78,8 @@ def peak(run: Callable[[], object]) -> int:
     with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as profiled:
         run()
     assert profiled.profiler is not None and profiled.profiler.kineto_results is not None
-    events = [(e.start_ns(), e.nbytes()) for e in profiled.profiler.kineto_results.events() if e.name() == "[memory]"]
+    found: list[Any] = profiled.profiler.kineto_results.events()
+    events = [(e.start_ns(), e.nbytes()) for e in found if e.name() == "[memory]"]
     now = most = 0
     for _, size in sorted(events, key=lambda event: event[0]):
         now += size
@@ -179,6 +181,23 @@ def test_states_are_those_of_the_optimiser(dtype):
     assert gradients == case.b * case.arch.total == footprint.backward(case.arch, case.row()[1], case.b, Trained())["end"].gradients
 
 
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("family", ["qwen2_5_vl", "qwen3_vl"])
+def test_what_autograd_saves_with_adapters(family, dtype):
+    """A layer of the text to 1%; adapters and their optimiser to the byte."""
+    cases = [Case(family, dtype, layers=layers) for layers in (2, 3)]
+    for case in cases:
+        lora.attach(case.model, LoraConfig(parts=("text",), rank=8), "a test", seed=0)
+    pack, row = cases[0].row()
+    assert saved(cases[1], cases[1].row()[0]) - saved(cases[0], pack) == pytest.approx(
+        footprint.adapted_layer(cases[0].arch, row, cases[0].b, 8), rel=0.01
+    )
+    optimiser = Optimiser(cases[0].policy, OptimConfig(), steps=2)
+    trained = Trained(("text",), rank=8)
+    assert sum(w.numel() for w in optimiser.weights) == trained.weights(cases[0].arch, "text")
+    assert sum(p.nbytes for p in cases[0].model.parameters()) == footprint.states(cases[0].arch, cases[0].b, trained).weights
+
+
 def test_by_hand():
     arch = PUBLISHED["Qwen/Qwen2.5-VL-7B-Instruct"]
     assert footprint.cache(arch, 1, 2) == 2 * 2 * 28 * 4 * 128 == 57_344
@@ -199,5 +218,5 @@ def test_by_hand():
 @pytest.mark.parametrize(("least", "most"), [(3136, 12_845_056), (200_704, 1_003_520)])
 def test_visual_tokens_are_the_processors(size, least, most):
     processor = transformers.Qwen2VLImageProcessor(patch_size=14, merge_size=2)
-    patches = processor.get_number_of_image_patches(*size, {"min_pixels": least, "max_pixels": most})
+    patches = processor.get_number_of_image_patches(size[0], size[1], {"min_pixels": least, "max_pixels": most})
     assert Look(28, least, most).picture(*size) == patches // 4

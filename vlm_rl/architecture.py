@@ -1,6 +1,6 @@
 """Sizes of a vision-language model, from its config.json or from the table of published models, and its number of parameters by part.
 
-Formulas only: no weight is made. Parts are those of `vlm_rl.parts`: text (vocabulary projection included), tower, projector.
+Formulas only: no weight is made. Parts are those of `vlm_rl.families`: text (vocabulary projection included), tower, projector.
 Suffixes as in the papers: d hidden, f intermediate, H heads, D head size, V vocabulary.
 """
 
@@ -10,9 +10,9 @@ from typing import Any, Literal
 
 from vlm_rl.config import ModelConfig, project_path
 from vlm_rl.errors import UserError
+from vlm_rl.families import Part
 
 Family = Literal["qwen2_vl", "qwen2_5_vl", "qwen3_vl"]
-Part = Literal["text", "tower", "projector"]
 FAMILIES: tuple[Family, ...] = ("qwen2_vl", "qwen2_5_vl", "qwen3_vl")
 PARTS: tuple[Part, ...] = ("text", "tower", "projector")
 CHANNELS, TEMPORAL = 3, 2  # of a patch, in all three families

@@ -9,7 +9,8 @@ b is the size of a number of `model.dtype`; L tokens of a row: N prompts of P to
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from vlm_rl.architecture import PARTS, Architecture, Part
+from vlm_rl.architecture import PARTS, Architecture
+from vlm_rl.families import Part
 
 BYTES: Mapping[str, int] = {"float32": 4, "bfloat16": 2}
 SINGLE, DOUBLE = 4, 8

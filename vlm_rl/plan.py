@@ -69,7 +69,9 @@ class Setting:
 
     @property
     def trained(self) -> Trained:
-        return Trained(PARTS, checkpointing=self.config.model.gradient_checkpointing)
+        model = self.config.model
+        adapters = (model.lora.rank, model.lora.dora) if model.lora is not None else (None, False)
+        return Trained(model.trained or PARTS, *adapters, checkpointing=model.gradient_checkpointing)
 
     @property
     def states(self) -> States:

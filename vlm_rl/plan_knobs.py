@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from vlm_rl import plan
-from vlm_rl.config import TrainConfig
+from vlm_rl.config import LoraConfig, TrainConfig
 from vlm_rl.plan import Setting
 
 Knob = Callable[[Setting], tuple[str, TrainConfig] | None]
@@ -95,4 +95,13 @@ def _share(setting: Setting) -> tuple[str, TrainConfig] | None:
     return f"rollout.vllm.gpu_memory_utilization={share:g}", _set(setting.config, "rollout", vllm=vllm)
 
 
-KNOBS: tuple[Knob, ...] = (_checkpointing, _budget, _batch, _share, _dtype)
+def _adapters(setting: Setting) -> tuple[str, TrainConfig] | None:
+    """Another training than that of all weights, so it comes last."""
+    model = setting.config.model
+    if model.lora is not None or setting.config.algo.reference.kind != "fixed":
+        return None
+    turned = model.model_copy(update={"lora": LoraConfig(), "train": ()})
+    return "model.lora={parts: [text]}", setting.config.model_copy(update={"model": turned})
+
+
+KNOBS: tuple[Knob, ...] = (_checkpointing, _budget, _batch, _share, _dtype, _adapters)
