@@ -20,10 +20,11 @@ DATASETS: dict[str, str] = {
     "graded_scenes": "data.graded_scenes:load",
     "hub": "data.sources:hub",
     "jsonl": "data.sources:jsonl",
+    "matched_scenes": "data.matched_scenes:load",
     "parquet": "data.sources:parquet",
     "scenes": "data.scenes:load",
 }
-WITH_TEST_SPLIT = ("easy_vqa", "graded_scenes", "scenes")
+WITH_TEST_SPLIT = ("easy_vqa", "graded_scenes", "matched_scenes", "scenes")
 
 
 def own_test_split(config: DataConfig) -> DataConfig | None:

@@ -72,9 +72,9 @@ def graded(sample: Sample) -> Sample:
     """The row with a response, and its meta with score, right and wrong responses."""
     scene, rng = scene_of(sample), random.Random(stable_hash("graded", sample.id))
     said = _said(scene, rng)
-    meta = {"score": quality(said, scene), "right": [_response(text) for text in _right(scene)]}
-    meta["wrong"] = [_response(text) for text in _wrong(scene, rng)]
-    return replace(sample, response=_response(said), meta={**sample.meta, **meta})
+    meta = {"score": quality(said, scene), "right": [answered(text) for text in _right(scene)]}
+    meta["wrong"] = [answered(text) for text in _wrong(scene, rng)]
+    return replace(sample, response=answered(said), meta={**sample.meta, **meta})
 
 
 def _right(scene: Scene) -> list[str]:
@@ -131,6 +131,6 @@ def _other_answer(scene: Scene, rng: random.Random) -> str | None:
     return others[0] if others else None
 
 
-def _response(said: str) -> str:
+def answered(said: str) -> str:
     concluded = read_trace(said).conclusion
     return f"<think>{said}</think>" + (f"<answer>{concluded}</answer>" if concluded else "")

@@ -67,6 +67,20 @@ def interval(pairs: Sequence[Pair], statistic: Callable[[np.ndarray, np.ndarray]
     return Estimate(value, float(low), float(high), len(read))
 
 
+def gap(pairs: Sequence[Pair], others: Sequence[Pair], seed: int = 0) -> Estimate | None:
+    """Spearman of `pairs` less that of `others`, the same responses judged in another way, with its bootstrap interval over rows. Rows that
+    either left unread are left out; None where a correlation is not defined."""
+    read = np.array([(a.gold, a.said, b.said) for a, b in zip(pairs, others, strict=True) if None not in (a.said, b.said)], np.float64)
+    gold, one, other = read.reshape(-1, 3).T
+    value = spearman(gold, one) - spearman(gold, other)
+    if math.isnan(value):
+        return None
+    rng = np.random.default_rng(seed)
+    drawn = [rng.integers(len(gold), size=len(gold)) for _ in range(RESAMPLES)]
+    low, high = np.nanquantile([spearman(gold[i], one[i]) - spearman(gold[i], other[i]) for i in drawn], [0.025, 0.975])
+    return Estimate(value, float(low), float(high), len(gold))
+
+
 @dataclass(frozen=True)
 class Bin:
     """Responses whose score lies in one tenth of the scale: how many, the mean of what was said and of what is so."""

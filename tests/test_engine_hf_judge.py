@@ -21,11 +21,12 @@ from vlm_rl import cli_train, small
 from vlm_rl.cli_judges import Pictures, make_judges
 from vlm_rl.config import ModelConfig, TrainConfig
 from vlm_rl.config_judges import JudgeConfig
-from vlm_rl.engine.hf_judge import VALUE_HEAD, make_local
+from vlm_rl.engine.hf_judge import make_local
 from vlm_rl.engine.hf_local import LocalJudge
 from vlm_rl.errors import UserError
 from vlm_rl.loading import load
 from vlm_rl.types import Generate, Reply, Sample, Sampling
+from vlm_rl.value_head import FILE, LIKELIHOOD
 
 SIZES = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 64}
 TEMPLATE = "{% for m in messages %}[{{ m.role }}] {{ m.content }} [SEP]{% endfor %}{% if add_generation_prompt %}[assistant]{% endif %}"
@@ -178,9 +179,10 @@ def test_an_embedding_needs_no_pooler(tmp_path):
     judge("embedding", path).probe()
 
 
-def value_head(path: Path, width: int = 64, name: str = "v_head.summary.", bias: float = 0.5) -> Path:
+def value_head(path: Path, width: int = 64, name: str = "v_head.summary.", likelihood: float | None = None) -> Path:
     generator = torch.Generator().manual_seed(1)
-    save_file({f"{name}weight": torch.randn(1, width, generator=generator), f"{name}bias": torch.tensor([bias])}, path / VALUE_HEAD)
+    state = {f"{name}weight": torch.randn(1, width, generator=generator), f"{name}bias": torch.tensor([0.5])}
+    save_file(state | ({} if likelihood is None else {LIKELIHOOD: torch.tensor([[0.0, likelihood, 0.0]])}), path / FILE)
     return path
 
 
@@ -201,7 +203,7 @@ def test_a_vision_language_model_with_a_value_head(tmp_path, name):
     image = Image.open(io.BytesIO(png)).convert("RGB")
     with torch.no_grad():
         hidden = model(**processor(text=[text], images=[image], return_tensors="pt"), output_hidden_states=True).hidden_states[-1][0, -1]
-    head = one.model.head
+    head = one.model.head.summary
     assert got[0] == pytest.approx(float(hidden @ head.weight[0] + head.bias), abs=1e-4)
 
 
@@ -211,6 +213,11 @@ def test_a_language_model_with_a_value_head_reads_the_last_token_in_any_batch(tm
     together = judge("reward_model", path, batch_size=8).answer([scored(*pair) for pair in PAIRS])
     alone = judge("reward_model", path, batch_size=1).answer([scored(*pair) for pair in PAIRS])
     assert [value(reply) for reply in together] == pytest.approx([value(reply) for reply in alone], abs=1e-5)
+    value_head(Path(path), width=32, likelihood=2.0)
+    counted = [value(r) for size in (8, 1) for r in judge("reward_model", path, batch_size=size).answer([scored(*p) for p in PAIRS])]
+    assert counted[: len(PAIRS)] == pytest.approx(counted[len(PAIRS) :], abs=1e-4)
+    surprise = [(value(a) - b) / 2.0 for a, b in zip(alone, counted, strict=False)]  # the mean negative log-prob
+    assert all(0.5 < nats < 10 for nats in surprise) and len({round(nats, 3) for nats in surprise}) == len(PAIRS)
 
 
 def test_wrong_files_are_refused_by_name(tmp_path):
@@ -223,8 +230,10 @@ def test_wrong_files_are_refused_by_name(tmp_path):
     headless = bert(tmp_path / "headless", transformers.BertModel, labels=1)
     refused("reward_model", headless, "weights of a BertForSequenceClassification are missing or of another shape, such as classifier.bias")
     refused("reward_model", value_head(vlm(tmp_path / "narrow"), width=8), "(1, 8), for this model it must be (1, 64)")
-    save_file({"lm_head.weight": torch.zeros(1)}, vlm(tmp_path / "strange") / VALUE_HEAD)
+    save_file({"lm_head.weight": torch.zeros(1)}, vlm(tmp_path / "strange") / FILE)
     refused("reward_model", tmp_path / "strange", "has no v_head.summary.weight; it holds lm_head.weight")
+    save_file({"v_head.summary.weight": torch.zeros(1, 64), LIKELIHOOD: torch.zeros(1, 2)}, vlm(tmp_path / "two_features") / FILE)
+    refused("reward_model", tmp_path / "two_features", "is (1, 2), it must be (1, 3)")
     refused("reward_model", vlm(tmp_path / "plain"), "there is no value_head.safetensors")
     refused("hf_chat", bert(tmp_path / "bert"), "it was not saved as a judge of kind hf_chat")
     refused("embedding", tmp_path / "nowhere", "there is no such directory")

@@ -115,6 +115,15 @@ def test_master_keys_earn_nothing_and_nobody_is_asked(key: str, entry: dict) -> 
     assert all(not part.raw for part in scored.parts["r"])
 
 
+@pytest.mark.parametrize("key", MASTER_KEYS)
+@pytest.mark.parametrize(
+    "entry", [{"use": "thinking", "judge": "tidy", "skip": None}, {"use": "steps", "judge": "tidy"}, {"use": "faithful", "judge": "tidy"}]
+)
+def test_master_keys_are_no_reasoning_and_nobody_is_asked(key: str, entry: dict) -> None:
+    [scored] = Mixture(configs(r=entry), 1.0).score([make_group([turn("a dog", key), turn("a cat", key)], OPEN)], 0, never)
+    assert all((part.raw or 0.0) <= 0 for part in scored.parts["r"])
+
+
 @pytest.mark.parametrize(
     ("ids", "value"), [("3, 4", 1.0), ("4 3", 1.0), ("3", 0.5), ("3, 4, 5", 0.5), ("5", 0.0), ("", 0.0), ("3, 4, 3", 1.0)]
 )

@@ -19,15 +19,18 @@ from vlm_rl.chat import Chat
 from vlm_rl.cli_judge_eval import judge_eval
 from vlm_rl.cli_judges import Pictures
 from vlm_rl.cli_sft import sft
-from vlm_rl.config import ModelConfig, SftConfig
+from vlm_rl.config import ModelConfig, OptimConfig, SftConfig
 from vlm_rl.config_judge_eval import JudgeEvalConfig
 from vlm_rl.config_judges import JudgeConfig
 from vlm_rl.engine.hf_judge import make_local
 from vlm_rl.loading import load
 from vlm_rl.models import load_model, load_processor, save_model
+from vlm_rl.optim import Optimiser
 from vlm_rl.policy import Policy
+from vlm_rl.sft import Hooks
 from vlm_rl.types import Generate, Sample, Sampling
-from vlm_rl.value_sft import Valued, answered
+from vlm_rl.value_head import FLOOR, features
+from vlm_rl.value_sft import Valued, ValueTrainer, answered
 
 
 def test_a_trained_judge_is_asked_in_the_tokens_it_was_trained_on():
@@ -42,23 +45,48 @@ def test_a_trained_judge_is_asked_in_the_tokens_it_was_trained_on():
         assert bool((asked["pixel_values"] == trained.vision[0].tensors["pixel_values"]).all())
 
 
-def test_a_reward_model_scores_what_its_training_scored(tmp_path):
+@pytest.mark.parametrize("likelihood", [False, True])
+def test_a_reward_model_scores_what_its_training_scored(tmp_path, likelihood):
     settings = ModelConfig(path="data/policies/scenes")
     chat = Chat(load_processor(settings), settings, render("plain"), decode_image)
     policy = Policy(load_model(settings, chat, None, 0), chat.visual_ids)
-    valued = Valued(policy, None)
+    valued = Valued(policy, None, likelihood)
     torch.manual_seed(0)
-    torch.nn.init.normal_(valued.head.weight, std=0.3)
+    torch.nn.init.normal_(valued.head.summary.weight, std=0.3)
+    if valued.head.likelihood is not None:
+        torch.nn.init.constant_(valued.head.likelihood.weight, 0.002)
     save_model(tmp_path, policy.model, chat)
-    valued.save_head(tmp_path)
+    valued.head.save(tmp_path)
     rows = [lesson(graded(make(world, "test", 0, i)), None, "score") for world in ("pictures", "charts") for i in range(3)]
     items = answered(chat, rows)
     here = valued.scores(items, 400)
-    plain = Valued(Policy(policy.model, chat.visual_ids, "plain"), tmp_path).scores(items, 4000)
+    plain = Valued(Policy(policy.model, chat.visual_ids, "plain"), tmp_path, likelihood).scores(items, 4000)
     assert plain == pytest.approx(here, abs=1e-5) and max(here) - min(here) > 0.01
     local = make_local("tidy", JudgeConfig(kind="reward_model", path=str(tmp_path), device="cpu"), Pictures(1280 * 28 * 28, settings))
     replies = local.answer([Generate("tidy", row, Sampling(1, 0.0)) for row in rows])
     assert [1 / (1 + math.exp(-float(reply.text))) for reply in replies] == pytest.approx(here, abs=1e-4)
+
+
+def test_likelihood_is_that_of_the_response_alone():
+    logprobs = torch.tensor([0.5, 0.25, 1e-9, 1.0]).log()
+    found = features(logprobs, torch.tensor([2, 2]))
+    first, second = [0.375, math.log(0.125) / 2, math.log(0.25)], [(1 + math.exp(FLOOR)) / 2, FLOOR / 2, FLOOR]
+    assert found[0].tolist() == pytest.approx(first) and found[1].tolist() == pytest.approx(second)
+
+
+def test_imitation_copies_only_what_is_faultless(tmp_path):
+    write_model(tmp_path / "model")
+    settings = ModelConfig(path=str(tmp_path / "model"))
+    chat = Chat(load_processor(settings), settings, render("plain"), decode_image)
+    valued = Valued(Policy(load_model(settings, chat, None, 0), chat.visual_ids), None)
+    rows = [Sample(f"{i}", "what?", "", response="I see teal.", meta={"score": score}) for i, score in enumerate((1.0, 0.5))]
+    optimiser = Optimiser(valued, OptimConfig(learning_rate=1e-3), 1)
+    trainer = ValueTrainer(1, 4000, lambda _: rows, valued.policy, chat, optimiser, Hooks(print, lambda _: {}, print), valued, 2.0)
+    [good, _] = items = answered(chat, rows)
+    written = valued.policy(valued.policy.pack([good])).logprob_T
+    metrics = trainer.update(items, rows, 1)
+    assert metrics["loss/imitation"] == pytest.approx(-float(written.mean()), rel=1e-4)
+    assert metrics["loss/total"] == pytest.approx(math.log(2) + 2 * metrics["loss/imitation"])
 
 
 def test_a_whole_training_of_a_value_head_learns_and_resumes(tmp_path):
@@ -110,3 +138,5 @@ def test_phases_are_not_for_judges(tmp_path: Path):
     phase = {"steps": 1, "data": {"name": "graded_scenes"}}
     with pytest.raises(ValueError, match="phases are not for the training of a judge"):
         SftConfig.model_validate(shipped.model_dump() | {"phases": [phase]})
+    with pytest.raises(ValueError, match="likelihood and imitation are for form: value"):
+        SftConfig.model_validate(shipped.model_dump() | {"judge": {"form": "text", "likelihood": True}})

@@ -8,8 +8,9 @@ from pathlib import Path
 
 from torch import nn
 
-from data.views import blank
-from eval.judge_measures import Pair, agreement
+from data.views import Draw, blank
+from data.views_image import image_swapped
+from eval.judge_measures import Pair, agreement, gap
 from eval.runner import CLEAN, save_records
 from eval.summary import BLANK
 from rewards.judge_rows import Lessons, balanced
@@ -19,6 +20,7 @@ from vlm_rl.cli_sft import SftRun
 from vlm_rl.config import JudgeTraining
 from vlm_rl.memory import guarded
 from vlm_rl.sft import Hooks, SftTrainer
+from vlm_rl.types import Sample
 from vlm_rl.value_sft import Valued, ValueTrainer, answered
 
 _KINDS = {"text": "hf_chat", "value": "reward_model"}
@@ -61,7 +63,7 @@ class JudgeRun(SftRun):
             save_records(self.run_dir / "eval" / "after.jsonl", records)
         gold = {row.id: row.meta["score"] for row in self.held_out}
         said = {name: [r for r in records if r.condition == condition] for condition, name in ((CLEAN, ""), (BLANK, "blank_"))}
-        return _shares({name: [Pair(gold[r.sample_id], read_score(r.completion)) for r in ones] for name, ones in said.items()})
+        return _facts({name: [Pair(gold[r.sample_id], read_score(r.completion)) for r in ones] for name, ones in said.items()})
 
 
 @dataclass
@@ -72,7 +74,7 @@ class ValueRun(JudgeRun):
 
     @cached_property
     def valued(self) -> Valued:
-        return Valued(self.policy, self.path)
+        return Valued(self.policy, self.path, self.settings.likelihood)
 
     @property
     def optimised(self) -> nn.Module:
@@ -81,24 +83,34 @@ class ValueRun(JudgeRun):
     @cached_property
     def trainer(self) -> SftTrainer:
         train, hooks = self.config.train, Hooks(self.log, self.evaluate, self.save)
-        return ValueTrainer(train.steps, train.token_budget, self.samples, self.policy, self.chat, self.optimiser, hooks, self.valued)
+        own = (self.policy, self.chat, self.optimiser, hooks, self.valued, self.settings.imitation)
+        return ValueTrainer(train.steps, train.token_budget, self.samples, *own)
 
     def write_model(self, directory: Path) -> None:
         super().write_model(directory)
-        self.valued.save_head(directory)
+        self.valued.head.save(directory)
 
     @guarded("evaluate")
     def measured(self, full: bool) -> dict[str, float]:
         rows = self.held_out if full else cli_parts.first(self.held_out, self.config.eval.every_questions, 0)
-        shown = {"": list(rows)} | ({"blank_": [blank(row) for row in rows]} if full and self.config.eval.blank_control else {})
         pairs = {}
-        for name, asked in shown.items():
+        for name, asked in self.shown(list(rows), full).items():
             scores = self.valued.scores(answered(self.chat, asked), self.config.train.token_budget)
             pairs[name] = [Pair(row.meta["score"], score) for row, score in zip(asked, scores, strict=True)]
-        return _shares(pairs)
+        return _facts(pairs)
+
+    def shown(self, rows: list[Sample], full: bool) -> dict[str, list[Sample]]:
+        """The rows, and where wanted the same under blank pictures and under each other's, all of them or none."""
+        if not full or not self.config.eval.blank_control or not all(row.media for row in rows):
+            return {"": rows}
+        draw = Draw(self.config.seed, others=rows)
+        return {"": rows, "blank_": [blank(row) for row in rows], "swapped_": [image_swapped(row, draw) for row in rows]}
 
 
-def _shares(pairs: Mapping[str, Sequence[Pair]]) -> dict[str, float]:
-    """Measures by condition ("" or "blank_") under eval/."""
-    found = {name: agreement(ones) for name, ones in pairs.items() if ones}
-    return {f"eval/{name}{key}": value for name, tree in found.items() for key, value in tree.items() if not math.isnan(value)}
+def _facts(pairs: Mapping[str, Sequence[Pair]]) -> dict[str, float]:
+    """Measures by condition ("", "blank_" or "swapped_") under eval/; of the controls also how much less they agree, with its interval."""
+    facts = {f"{name}{key}": value for name, ones in pairs.items() if ones for key, value in agreement(ones).items()}
+    for name, ones in pairs.items():
+        if name and ones and (found := gap(pairs[""], ones)):
+            facts |= {f"{name}gap": found.value, f"{name}gap_low": found.low, f"{name}gap_high": found.high}
+    return {f"eval/{key}": value for key, value in facts.items() if not math.isnan(value)}

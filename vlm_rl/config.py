@@ -251,6 +251,18 @@ class JudgeTraining(Section):
     prompt: str = Field(default="thinking", description="of form text: a prompt of rewards.judging for question and trace, or a .txt file")
     score: str = Field(default="score", description="the field that holds a response's score, from 0 to 1")
     per_bucket: int = Field(default=5000, ge=1, description="most rows trained on of each tenth of the scale: raw scores are bimodal")
+    likelihood: bool = Field(default=False, description="of form value: the head also reads how likely the model finds the response")
+    imitation: float = Field(
+        default=0.0, ge=0, description="of form value: weight of also learning to write the responses of score 1, which keeps it looking"
+    )
+
+    @model_validator(mode="after")
+    def _of_the_form(self) -> "JudgeTraining":
+        if self.form == "text" and (self.likelihood or self.imitation):
+            raise ValueError(
+                "likelihood and imitation are for form: value; one that writes its score has no head to read or keep seeing for"
+            )
+        return self
 
 
 class SftConfig(Section):

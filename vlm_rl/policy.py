@@ -84,7 +84,11 @@ class Policy(nn.Module):
         """Log-probs at `temperature`, visual tokens outside the support, as the engine samples. The gradient of the entropy costs
         memory."""
         self._set_mode()
-        hidden_TD = self._plain(row) if self.mode == "plain" else self._packed(row)
+        hidden_TD = self._plain(row) if self.mode == "plain" else self._packed(row, row.predict_T)
+        return self.stats(hidden_TD, row, temperature, entropy_gradient)
+
+    def stats(self, hidden_TD: Tensor, row: Pack, temperature: float = 1.0, entropy_gradient: bool = False) -> TokenStats:
+        """What `forward` gives, from the states that predict the pack's tokens."""
         weight = self.model.get_output_embeddings().weight
         how = (self.banned_V, temperature, entropy_gradient)
         out = [
@@ -93,21 +97,23 @@ class Policy(nn.Module):
         ]  # fmt: skip
         return TokenStats(torch.cat([logprob for logprob, _ in out]), torch.cat([entropy for _, entropy in out]))
 
-    def last_states(self, row: Pack) -> Tensor:
-        """(R, D) hidden states at the last token of each completion, in the pack's order; completions of two tokens or more."""
+    def states(self, row: Pack) -> tuple[Tensor, Tensor]:
+        """(T, D) hidden states that predict each completion token and (R, D) those at the last token of each completion, in the pack's
+        order; completions of two tokens or more."""
         lengths = torch.tensor([len(c) for item in row.items for c in item.completions], device=self.device)
         assert int(lengths.min()) > 1
         # The last token stands one position after the one whose state predicts it.
         last_R = row.predict_T[lengths.cumsum(0) - 1] + 1
         self._set_mode()
-        return self._plain(row, last=True) if self.mode == "plain" else self._packed(row, last_R)
+        found = self._plain(row, last=True) if self.mode == "plain" else self._packed(row, torch.cat([row.predict_T, last_R]))
+        return found[: len(row.predict_T)], found[len(row.predict_T) :]
 
     def _set_mode(self) -> None:
         """transformers checkpoints in training mode only, and then drops the cache that generation needs. These families have no dropout
         of their own; adapters may."""
         self.model.train((self.checkpointing or self.dropout) and torch.is_grad_enabled())
 
-    def _packed(self, row: Pack, at_T: Tensor | None = None) -> Tensor:
+    def _packed(self, row: Pack, at_T: Tensor) -> Tensor:
         if self.mode == "dense":
             how: dict[str, Any] = {"attention_mask": attention.dense_mask(row.lengths, self.model.dtype, self.device)}
         else:
@@ -116,10 +122,10 @@ class Policy(nn.Module):
                 how["attention_mask"] = torch.zeros(1, 1, 1, 1, device=self.device)
         text = self.text_inputs(row.ids_L[None], row.positions_AL[:, None], row.types_L[None])
         out = self.model.model(**text, **visual_inputs(self.model, row.vision), use_cache=False, **how)
-        return out.last_hidden_state[0, row.predict_T if at_T is None else at_T]
+        return out.last_hidden_state[0, at_T]
 
     def _plain(self, row: Pack, last: bool = False) -> Tensor:
-        """Every completion behind its own copy of the prompt, padded on the right."""
+        """Every completion behind its own copy of the prompt, padded on the right; with `last` also the states at their last tokens."""
         pairs = [(item.prompt, completion) for item in row.items for completion in item.completions]
         sizes = [(len(p.expanded_ids), len(c)) for p, c in pairs]
         width = max(p + c for p, c in sizes)
@@ -133,8 +139,11 @@ class Policy(nn.Module):
             mask[i, : p + c] = 1
             positions[:, i, :p] = rope[id(prompt)]
             positions[:, i, p : p + c] = torch.arange(c) + positions[:, i, :p].max() + 1
-            rows += [i] * (1 if last else c)
-            columns += [p + c - 1] if last else range(p - 1, p + c - 1)
+            rows += [i] * c
+            columns += range(p - 1, p + c - 1)
+        if last:
+            rows += range(len(pairs))
+            columns += [p + c - 1 for p, c in sizes]
         ids, types, mask, positions = (x.to(self.device) for x in (ids, types, mask, positions))
         vision = visual_inputs(self.model, join_vision([prompt for prompt, _ in pairs], self.device))
         out = self.model.model(**self.text_inputs(ids, positions, types), attention_mask=mask, use_cache=False, **vision)

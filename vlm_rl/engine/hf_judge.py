@@ -9,7 +9,6 @@ import math
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import torch
@@ -22,8 +21,8 @@ from vlm_rl.config_judges import JudgeConfig
 from vlm_rl.engine.hf_local import Encoded, LocalJudge, Pictures
 from vlm_rl.errors import RowError
 from vlm_rl.types import Generate, Reply
+from vlm_rl.value_head import FEATURES, FILE, LIKELIHOOD, ValueHead
 
-VALUE_HEAD = "value_head.safetensors"
 HEAD_PREFIXES = ("v_head.summary.", "summary.")
 
 
@@ -86,31 +85,36 @@ class ChatJudge(LocalJudge):
 
 class RewardModelJudge(LocalJudge):
     """A scalar for (question, media, response), as it is: not on [0, 1]. Two kinds of files: a model for sequence classification with one
-    output, or a language model (with pictures or without) beside a value head as TRL and LLaMA-Factory save it, read at the last token.
+    output, or a language model (with pictures or without) beside a value head as TRL and LLaMA-Factory save it, read at the last token, or
+    as `vlm-rl sft` does, which may count the response's likelihood too.
     """
 
     def load(self) -> Any:
-        head = cached_file(self.source, VALUE_HEAD, _raise_exceptions_for_missing_entries=False)
+        head = cached_file(self.source, FILE, _raise_exceptions_for_missing_entries=False)
         if head is not None:
-            return WithValueHead(self.whole(transformers.AutoModel), self._head(Path(head)))
+            return self._with_head(Path(head))
         if self.config.num_labels != 1:
             raise self.refusal(
-                f"its config says {self.config.num_labels} outputs and there is no {VALUE_HEAD}; a scalar reward model has one output"
+                f"its config says {self.config.num_labels} outputs and there is no {FILE}; a scalar reward model has one output"
             )
         return self.whole(transformers.AutoModelForSequenceClassification)
 
-    def _head(self, path: Path) -> nn.Linear:
+    def _with_head(self, path: Path) -> "WithValueHead":
         tensors = load_file(path)
         prefix = next((prefix for prefix in HEAD_PREFIXES if f"{prefix}weight" in tensors), None)
         if prefix is None:
-            raise self.refusal(f"{VALUE_HEAD} has no {HEAD_PREFIXES[0]}weight; it holds {', '.join(sorted(tensors)[:5]) or 'nothing'}")
-        weight, bias = tensors[f"{prefix}weight"], tensors.get(f"{prefix}bias")
+            raise self.refusal(f"{FILE} has no {HEAD_PREFIXES[0]}weight; it holds {', '.join(sorted(tensors)[:5]) or 'nothing'}")
+        weight, bias, likelihood = tensors[f"{prefix}weight"], tensors.get(f"{prefix}bias"), tensors.get(LIKELIHOOD)
         width = self.config.get_text_config().hidden_size
         if weight.shape != (1, width) or (bias is not None and bias.shape != (1,)):
-            raise self.refusal(f"the head in {VALUE_HEAD} is {tuple(weight.shape)}, for this model it must be (1, {width})")
-        head = nn.Linear(width, 1, bias=bias is not None)
-        head.load_state_dict({"weight": weight} | ({"bias": bias} if bias is not None else {}))
-        return head
+            raise self.refusal(f"the head in {FILE} is {tuple(weight.shape)}, for this model it must be (1, {width})")
+        if likelihood is not None and likelihood.shape != (1, FEATURES):
+            raise self.refusal(f"{LIKELIHOOD} in {FILE} is {tuple(likelihood.shape)}, it must be (1, {FEATURES})")
+        head = ValueHead(width, likelihood is not None, bias is not None)
+        head.fill(tensors, prefix)
+        sighted = "vision_config" in self.config.to_dict()
+        writing = transformers.AutoModelForImageTextToText if sighted else transformers.AutoModelForCausalLM
+        return WithValueHead(self.whole(transformers.AutoModel if likelihood is None else writing), head)
 
     def encode(self, query: Generate) -> list[Encoded]:
         if query.sample.response is None:
@@ -118,21 +122,36 @@ class RewardModelJudge(LocalJudge):
         return [self.chat(query, query.sample.response)]
 
     def forward(self, encoded: Sequence[Sequence[Encoded]], queries: Sequence[Generate]) -> list[Reply]:
-        scores = self.model(**self.padded([item for (item,) in encoded])).logits
-        return [number(score) for score in scores[:, 0].float().tolist()]
+        inputs = self.padded([item for (item,) in encoded])
+        if isinstance(self.model, WithValueHead):
+            lengths = [self.tail(query) for query in queries] if self.model.head.likelihood is not None else []
+            scores = self.model(lengths, **inputs)
+        else:
+            scores = self.model(**inputs).logits[:, 0]
+        return [number(score) for score in scores.float().tolist()]
 
 
 class WithValueHead(nn.Module):
-    """A model's last hidden state at each row's last token (rows padded on the right), through a linear head in float32."""
+    """A model's last hidden state at each row's last token (rows padded on the right), through a head in float32. Where likelihood counts
+    `base` is a model that writes, and `lengths` says how many tokens at the end of each row are the response's."""
 
-    def __init__(self, base: Any, head: nn.Linear):
+    def __init__(self, base: Any, head: ValueHead):
         super().__init__()
         self.base, self.head = base, head
 
-    def forward(self, **inputs: Tensor) -> SimpleNamespace:
-        hidden = self.base(**inputs, use_cache=False).last_hidden_state
+    def forward(self, lengths: Sequence[int], **inputs: Tensor) -> Tensor:
+        reader = self.base if self.head.likelihood is None else self.base.model
+        hidden = reader(**inputs, use_cache=False).last_hidden_state
         last = inputs["attention_mask"].sum(-1) - 1
-        return SimpleNamespace(logits=self.head(hidden[torch.arange(len(hidden), device=hidden.device), last].float()))
+        rows = torch.arange(len(hidden), device=hidden.device)
+        logprobs = [self._logprobs(hidden[i], inputs["input_ids"][i], int(last[i]) + 1, n) for i, n in enumerate(lengths)]
+        sizes = torch.tensor(lengths, device=hidden.device)
+        return self.head(hidden[rows, last], torch.cat(logprobs) if logprobs else None, sizes)
+
+    def _logprobs(self, hidden: Tensor, ids: Tensor, end: int, count: int) -> Tensor:
+        """Of the `count` tokens before `end`."""
+        logits = self.base.get_output_embeddings()(hidden[end - count - 1 : end - 1]).float()
+        return logits.log_softmax(-1).gather(1, ids[end - count : end, None])[:, 0]
 
 
 class EmbeddingJudge(LocalJudge):

@@ -160,14 +160,26 @@ class LocalJudge(ABC):
         if not self.processor.chat_template:
             return self.checked(self.tokenizer(question, *answered), sample.id)
         images = [Image.open(io.BytesIO(png)).convert("RGB") for medium in sample.media for png in self.pictures(medium, sample.id)]
-        content = [*({"type": "image"} for _ in images), {"type": "text", "text": question}] if self.sees else question
-        turns = [{"role": "user", "content": content}]
-        turns += [{"role": "assistant", "content": [{"type": "text", "text": text}] if self.sees else text} for text in answered]
-        text = self.processor.apply_chat_template(turns, tokenize=False, add_generation_prompt=not answered)
+        text = self._turns(question, answered, len(images))
         if self.sees:
             seen = {"images": images} if images else {}
             return self.checked(self.processor(text=[text], return_tensors="pt", **seen), sample.id)
         return self.checked(self.tokenizer(text, add_special_tokens=False), sample.id)
+
+    def _turns(self, question: str, answered: Sequence[str], images: int) -> str:
+        content = [*({"type": "image"} for _ in range(images)), {"type": "text", "text": question}] if self.sees else question
+        turns = [{"role": "user", "content": content}]
+        turns += [{"role": "assistant", "content": [{"type": "text", "text": text}] if self.sees else text} for text in answered]
+        return self.processor.apply_chat_template(turns, tokenize=False, add_generation_prompt=not answered)
+
+    def tail(self, query: Generate) -> int:
+        """How many tokens the assistant's text and what closes its turn are. Raises UserError for a template that changes that text."""
+        question, response = self.plain(query.sample.question), self.plain(query.sample.response or "")
+        before, whole = self._turns(question, [], 0), self._turns(question, [response], 0)
+        start = whole.find(response, len(before)) if whole.startswith(before) else -1
+        if start < 0:
+            raise self.refusal("its chat template does not write the assistant's text as it is behind its own generation prompt")
+        return len(self.tokenizer(whole[start:], add_special_tokens=False)["input_ids"])
 
     def checked(self, encoded: Encoded, row: str) -> Encoded:
         length = len(encoded["input_ids"][0] if self.sees else encoded["input_ids"])
