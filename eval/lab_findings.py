@@ -114,7 +114,7 @@ def _clusters(results: Results) -> dict[str, str]:
 def _unit(results: Results, metric: str) -> Unit:
     """Of a difference of two values of the metric."""
     units: list[Any] = [result.figures[metric].get("unit") for result in results.values() if metric in result.figures]
-    return "difference" if not units or units[0] in ("share", "difference") else "number"
+    return "difference" if units and units[0] in ("share", "difference") else "number"
 
 
 def group_of(question: str) -> str:

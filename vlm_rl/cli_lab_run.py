@@ -8,9 +8,9 @@ import shlex
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -61,9 +61,10 @@ def run(path: str, options: Options, environment: Mapping[str, str]) -> tuple[bo
     results, missing = _kept(directory, experiment, hashed)
     todo = [unit for unit in wanted.units if (unit.arm, unit.seed) in missing]
     failures: dict[str, str] = {}
-    with Console(len(experiment.units), start_step=len(results), work=EXPERIMENT) as console, _stopping():
+    with Console(len(experiment.units), start_step=len(results), work=EXPERIMENT) as console, _stopping(), ExitStack() as stack:
         lab = Laboratory(options, {**environment, **ONE_THREAD})
-        for unit, error in lab.carry_out(todo):
+        units = stack.enter_context(closing(lab.carry_out(todo)))
+        for unit, error in units:
             if error is None:
                 result = _measured(unit, hashed)
                 check_metrics(experiment.claim, result)
@@ -113,7 +114,7 @@ class Laboratory:
     locks: dict[Path, Lock] = field(default_factory=dict)
     stopped: bool = False
 
-    def carry_out(self, units: Sequence[Unit]) -> Iterator[tuple[Unit, str | None]]:
+    def carry_out(self, units: Sequence[Unit]) -> Generator[tuple[Unit, str | None], None, None]:
         """Each unit as it is done, with what went wrong, or None. Processes are ended when the caller stops listening."""
         for unit in units:
             for command in (unit.training, unit.evaluation):
