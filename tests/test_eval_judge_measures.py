@@ -10,7 +10,18 @@ from hypothesis import strategies as st
 
 from eval import judge_summary
 from eval.judge_asking import Opinion
-from eval.judge_measures import Choice, Pair, agreement, calibration_error, interval, reliability, spearman, swap_consistency, ties_score
+from eval.judge_measures import (
+    Choice,
+    Pair,
+    agreement,
+    calibration_error,
+    gap,
+    interval,
+    reliability,
+    spearman,
+    swap_consistency,
+    ties_score,
+)
 
 TENTHS = st.integers(0, 10).map(lambda n: n / 10)
 
@@ -103,3 +114,19 @@ def test_false_positives_mean_worst_guard_and_lift():
     assert (tree["judge"]["mean"], tree["guarded"]["mean"]) == (0.75, 0.25)
     assert tree["guarded"]["worst_trick"] == "flattery: kind" and judge_summary.won_over_by(tree) == ["flattery"]
     assert "is won over by flattery (50.0%)" in judge_summary.stress_words("j", tree)
+
+
+def test_the_gap_between_two_ways_of_judging_the_same_responses():
+    gold = [i / 20 for i in range(20)]
+    same = [Pair(g, g / 2) for g in gold]
+    turned = [Pair(g, 1 - g) for g in gold]
+    shuffled = [Pair(g, gold[(7 * i) % 20]) for i, g in enumerate(gold)]
+    found = gap(same, turned)
+    assert found is not None and (found.value, found.low, found.high, found.n) == pytest.approx((2, 2, 2, 20))
+    found = gap(same, shuffled)
+    assert found is not None and found.value == pytest.approx(1 - agreement(shuffled)["spearman"])
+    assert 0 < found.low < found.value < found.high
+    part = gap([Pair(0.5, None), *same], [Pair(0.5, 0.1), *turned])
+    assert part is not None and part.n == 20
+    assert gap(same, [Pair(g, 0.5) for g in gold]) is None
+    assert gap([], []) is None
