@@ -1,5 +1,6 @@
 """`vlm-rl lab run`: the registration, the plan, what is kept by seed, the report; and whole small experiments, killed and gone on with."""
 
+import dataclasses
 import json
 import os
 import signal
@@ -12,7 +13,7 @@ import pytest
 import yaml
 
 from eval import lab_results
-from eval.lab_findings import check_metrics
+from eval.lab_findings import check_metrics, findings
 from eval.lab_results import SeedResult, costs_of, curves_of
 from vlm_rl import cli_lab_plan, cli_lab_run
 from vlm_rl.cli_lab_run import Options
@@ -210,6 +211,23 @@ def test_a_failed_training_is_named_and_the_rest_reported(tmp_path, monkeypatch)
     summary = json.loads((out / "a" / "summary.json").read_text())
     assert "training: exit status 2" in summary["unfinished"]["grpo, seed 1"]
     assert "unknown reward 'nothing'" in summary["unfinished"]["grpo, seed 1"]
+
+
+def test_findings_pair_by_question_and_by_group():
+    """Two groups of questions, of which one gets better: the whole is their mean, each group has its own interval."""
+    claim = ClaimConfig(**claim_tree(secondary=[{**claim_tree()["primary"], "metric": "perturb/x/auroc", "margin": 0.5}]))
+    results = {}
+    for seed in (0, 1):
+        for arm, right in (("start", [0] * 20), ("grpo", [1] * 9 + [0] * 11)):
+            made = result("h", arm, seed, right)
+            items = {(f"test/q{i}" if i < 10 else f"more/q{i}"): pair for i, pair in enumerate(made.items("accuracy/accuracy").values())}
+            figure = {**made.figures["accuracy/accuracy"], "items": items}
+            results[arm, seed] = dataclasses.replace(made, figures={**made.figures, "accuracy/accuracy": figure})
+    found = findings(claim, results)
+    assert found.primary.effect.value == pytest.approx(0.45) and found.primary.verdict.word == "holds"
+    assert {test.words: test.effect.value for test in found.groups} == {"test": pytest.approx(0.9), "more": 0.0}
+    assert found.secondary[0].effect.questions == 0 and found.secondary[0].effect.value == 0  # no parts by question: over seeds alone
+    assert [table.title for table in found.tables] == ["accuracy", "perturb"]
 
 
 def test_a_metric_that_is_not_measured_is_named_with_the_nearest():
