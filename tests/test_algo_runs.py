@@ -129,6 +129,66 @@ def test_alarms_count_steps_in_a_row():
         Alarms({"entropy": None}, {"entropy": 2})
 
 
+ALIVE = {"rollout/surprisal": 0.5, "monitor/trace_tokens": 30.0, "monitor/duplicate_traces": 0.1, "rollout/truncated": 0.0}
+
+
+@pytest.mark.parametrize(
+    ("name", "collapsed"),
+    [
+        ("entropy", {"rollout/surprisal": 0.0}),  # all rollouts alike, no group with a spread
+        ("trace_length", {"monitor/trace_tokens": 4.0}),
+        ("truncated", {"rollout/truncated": 0.8}),
+        ("duplicate_traces", {"monitor/duplicate_traces": 1.0}),
+    ],
+)
+def test_a_collapse_of_each_kind_ends_training(name: str, collapsed: dict[str, float]) -> None:
+    alarms = Alarms({}, {name: 3})
+    assert alarms(ALIVE) == ({"monitor/alarms": 0.0}, [])
+    for step in range(3):
+        assert alarms.stop is None
+        assert alarms(ALIVE | collapsed)[0] == {"monitor/alarms": 1.0} and (alarms.stop is not None) == (step == 2)
+    assert alarms.stop and f"guards.stop_on.{name}=3" in alarms.stop
+
+
+@pytest.mark.parametrize(
+    ("name", "first", "said"),
+    [
+        ("duplicate_traces", {"monitor/duplicate_traces": 0.98}, "is 0.98 at the first step already and cannot rise by more than 0.3"),
+        ("trace_length", {"monitor/trace_tokens": 0.0}, "is 0 at the first step already"),
+        ("pleased_judge", {}, "monitor/trace_tokens is not measured"),
+    ],
+)
+def test_a_stop_that_can_never_be_is_told_at_the_first_step(name: str, first: dict[str, float], said: str) -> None:
+    [text] = Alarms({}, {name: 3})(first)[1]
+    assert f"guards.stop_on.{name} cannot stop this run" in text and said in text
+    assert Alarms({})(first)[1] == []
+
+
+class OneAnswer:
+    """Pays for one and the same response, so that a policy collapses onto it."""
+
+    def score(self, group, replies):
+        from vlm_rl.types import RewardResult
+
+        return [RewardResult(-abs(len(r.completion.token_ids) - 1) - float(r.completion.token_ids[0] != 5)) for r in group.rollouts]
+
+
+def test_a_policy_that_collapses_ends_its_own_training(tmp_path):
+    """Its entropy falls until all rollouts are alike and no group has a spread; the alarm rings through that."""
+    overrides = (
+        "rewards={one: {use: 'test_algo_runs:OneAnswer', weight: 1.0}}",
+        "train.steps=40",
+        "optim.learning_rate=3.0e-2",
+        "guards.stop_on={entropy: 3}",
+        "eval.every=null",
+        "checkpoint.every=100",
+    )
+    run = cli_train.train(train_config(tmp_path, *overrides))
+    found = lines(run)
+    assert 4 <= len(found) < 40
+    assert all(line["rollout/surprisal"] < 0.2 * found[0]["rollout/surprisal"] for line in found[-3:])
+
+
 @pytest.mark.parametrize(
     ("override", "said"),
     [

@@ -93,7 +93,13 @@ def test_mistakes_are_named(shares: dict[str, float], words: str) -> None:
 
 # Alarms.
 
-FIRST = {"monitor/trace_tokens": 40.0, "monitor/common_prefix": 0.1, "rollout/entropy": 1.0, "rollout/length": 60.0, "reward/f/judged": 0.5}
+FIRST = {
+    "monitor/trace_tokens": 40.0,
+    "monitor/common_prefix": 0.1,
+    "rollout/surprisal": 1.0,
+    "rollout/length": 60.0,
+    "reward/f/judged": 0.5,
+}
 
 
 @pytest.mark.parametrize(
@@ -108,8 +114,9 @@ FIRST = {"monitor/trace_tokens": 40.0, "monitor/common_prefix": 0.1, "rollout/en
         ({"rollout/length": 13.0, "reward/f/judged": 0.6}, set()),
         ({"rollout/length": 1.0, "reward/f/judged": 0.5}, set()),
         ({"monitor/common_prefix": 0.45}, {"common_prefix"}),
-        ({"rollout/entropy": 0.19}, {"entropy"}),
-        ({"rollout/entropy": 0.0}, set()),
+        ({"rollout/surprisal": 0.21}, set()),
+        ({"rollout/surprisal": 0.19}, {"entropy"}),
+        ({"rollout/surprisal": 0.0}, {"entropy"}),
     ],
 )
 def test_alarms(changes: dict[str, float], rung: set[str]) -> None:

@@ -12,13 +12,13 @@ from typing import Literal
 from vlm_rl.errors import UserError, unknown
 
 Metrics = Mapping[str, float]
-JUDGED, ENTROPY = "reward/*/judged", "rollout/entropy"
+JUDGED = "reward/*/judged"
 
 
 @dataclass(frozen=True)
 class Alarm:
-    """Rings when `metric` falls below `threshold` x its first value, or rises by more than `threshold`; where `pleased`, only while a judge
-    says more than at first."""
+    """Rings when `metric` falls below `threshold` x its first value, or, being a share, rises by more than `threshold`; where `pleased`,
+    only while a judge says more than at first."""
 
     metric: str
     way: Literal["falls", "rises"]
@@ -29,9 +29,16 @@ class Alarm:
         if self.metric not in first or self.metric not in now or (self.pleased and not judge_rose(first, now)):
             return False
         before, after = first[self.metric], now[self.metric]
-        if self.metric == ENTROPY and after == 0:  # no group had a spread, so none was forwarded
-            return False
         return after < threshold * before if self.way == "falls" else after > before + threshold
+
+    def mute(self, first: Metrics, threshold: float) -> str | None:
+        """Why it can never ring in a run that began like this, or None."""
+        if self.metric not in first:
+            return f"{self.metric} is not measured"
+        before = first[self.metric]
+        if self.way == "rises" and before + threshold >= 1:
+            return f"{self.metric} is {before:.3g} at the first step already and cannot rise by more than {threshold:g}"
+        return f"{self.metric} is {before:.3g} at the first step already" if self.way == "falls" and before * threshold <= 0 else None
 
 
 ALARMS: dict[str, Alarm] = {
@@ -41,7 +48,8 @@ ALARMS: dict[str, Alarm] = {
     "duplicate_traces": Alarm("monitor/duplicate_traces", "rises", 0.3),
     "repetition": Alarm("monitor/distinct_4grams", "falls", 0.5),
     "compression": Alarm("monitor/compression", "falls", 0.5),
-    "entropy": Alarm(ENTROPY, "falls", 0.2),
+    "entropy": Alarm("rollout/surprisal", "falls", 0.2),
+    "truncated": Alarm("rollout/truncated", "rises", 0.3),
     "pleased_judge": Alarm("monitor/trace_tokens", "falls", 0.5, pleased=True),
     "pleased_judge_length": Alarm("rollout/length", "falls", 0.2, pleased=True),
 }
@@ -65,9 +73,14 @@ class Alarms:
         self.stop: str | None = None
 
     def __call__(self, metrics: Metrics) -> tuple[dict[str, float], list[str]]:
-        """The step's metrics -> how many alarms ring, under monitor/alarms, and a text for each that did not ring the step before."""
-        first = self.first = self.first if self.first is not None else dict(metrics)
+        """The step's metrics -> how many alarms ring, under monitor/alarms, and a text for each that did not ring the step before; at the
+        first step one for each that is to stop the run and never can."""
         set_to = {name: limit for name, limit in self.thresholds.items() if limit is not None}
+        if self.first is None:
+            self.first = dict(metrics)
+            mute = {name: ALARMS[name].mute(metrics, set_to[name]) for name in self.stop_on}
+            return {"monitor/alarms": 0.0}, [f"guards.stop_on.{name} cannot stop this run: {why}" for name, why in mute.items() if why]
+        first = self.first
         now = {name for name, limit in set_to.items() if ALARMS[name].rings(first, metrics, limit)}
         texts = {name: _text(name, first, metrics, set_to[name]) for name in ALARMS if name in now}
         fresh = [text for name, text in texts.items() if name not in self.ringing]

@@ -142,11 +142,14 @@ class Clock:
 
 
 def rollout_metrics(scored: Sequence[ScoredGroup], chosen: Sequence[ScoredGroup]) -> Metrics:
-    """Lengths in generated tokens and the share cut off at the limit, of all that was sampled; and how many groups of it are trained on."""
+    """Lengths in generated tokens, the share cut off at the limit, and the mean of -log p per token as the engine told it (an unbiased
+    estimate of the entropy), of all that was sampled; and how many groups of it are trained on."""
     groups = [s.group for s in scored]
     completions = [r.completion for g in groups for r in g.rollouts]
     lengths = [len(c.token_ids) for c in completions]
+    told = [p for c in completions for p, written in zip(c.logprobs, c.loss_mask, strict=True) if written]
     return {
+        "rollout/surprisal": -sum(told) / max(len(told), 1),
         "rollout/length": sum(lengths) / len(lengths),
         "rollout/length_max": float(max(lengths)),
         "rollout/truncated": sum(c.finish == "length" for c in completions) / len(lengths),
