@@ -5,10 +5,12 @@ from dataclasses import replace
 
 import pytest
 import torch
-from models_small import completions, make, make_chat, picture, sample, video
+from models_small import completions, make, make_chat, parts, picture, sample, video
 from transformers.video_utils import VideoMetadata
 
 from vlm_rl import models, small
+from vlm_rl.attention import dense_mask
+from vlm_rl.attention_windows import dense_masks
 from vlm_rl.chat import Chat
 from vlm_rl.config import ModelConfig, ScratchConfig
 from vlm_rl.doctor_machine import processor_ids
@@ -225,3 +227,24 @@ def test_unknown_families_are_refused_by_name():
 def test_bounds_of_a_pictures_area_are_refused_where_there_are_none(name):
     with pytest.raises(UserError, match=r"model\.image_min_pixels and model.image_max_pixels: a .* has no bounds of a picture's area"):
         make_chat(name, image_max_pixels=500).prompt(IMAGES["one"])
+
+
+def test_layers_that_were_not_tried_are_forwarded_plainly_and_said(caplog):
+    """The allow-list knows types of layers: a text model with windows behind a family that has none is not packed."""
+    sizes, tokenizer, _ = parts("internvl")
+    model = small.make_model(sizes, tokenizer)
+    model.config.text_config.layer_types = ["sliding_attention", "full_attention"]
+    with caplog.at_level(logging.WARNING):
+        assert Policy(model, (), "shared_prefix").mode == "plain"
+    assert "internvl: no tested shared-prefix forward (layers of type sliding_attention)" in caplog.text
+
+
+def test_gemmas_window_and_pictures_change_what_is_computed():
+    """Or the test of equality would hold for a mask that knows neither."""
+    policy, chat = make("gemma3", "dense")
+    item = Item(chat.prompt(IMAGES["two"]), completions(chat, [6, 4], 1), (0, 1))
+    row_ = policy.pack([item])
+    mask = dense_mask(row_.lengths, torch.float32)
+    masks = dense_masks(row_.lengths, row_.types_L, mask, policy.model.config.text_config.sliding_window)
+    assert ((masks["full_attention"] == 0) & (mask < 0)).sum() == 2 * 9 * 8 // 2  # both ways among 9 tokens, twice
+    assert ((masks["sliding_attention"] < 0) & (masks["full_attention"] == 0)).any()

@@ -19,6 +19,8 @@ from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
+from vlm_rl.attention_windows import Windows
+
 NAME = "shared_prefix"
 
 
@@ -31,6 +33,7 @@ class SharedPrefix:
     group_M: Tensor
     mask_M1RK: Tensor
     restore_L: Tensor
+    windows: Windows | None = None
 
 
 def layout(lengths: Sequence[tuple[int, Sequence[int]]], device: torch.device | str = "cpu") -> SharedPrefix:
@@ -53,7 +56,8 @@ def layout(lengths: Sequence[tuple[int, Sequence[int]]], device: torch.device | 
     prompt = (torch.arange(longest_p)[None] < torch.tensor(keys)[:, None])[:, None].expand(-1, longest_r, -1)
     mask = torch.cat([prompt, own], dim=-1)[:, None]
     tensors = torch.stack(prompts), torch.stack(completions), torch.tensor(groups), mask, torch.cat(restore)
-    return SharedPrefix(*(t.to(device) for t in tensors))
+    on_device: list[Any] = [t.to(device) for t in tensors]
+    return SharedPrefix(*on_device)
 
 
 def _run(start: int, length: int, padded: int) -> Tensor:
@@ -88,11 +92,12 @@ def shared_prefix_attention(
     *,
     scaling: float | None = None,
     shared_prefix: SharedPrefix | None = None,
+    sliding_window: int | None = None,
     **kwargs: Any,
 ) -> tuple[Tensor, None]:
     """transformers' attention signature: query (1, H, L, D), key and value (1, H_kv, L, D) -> (1, L, H, D)."""
     if shared_prefix is None:
-        return sdpa_attention_forward(module, query, key, value, attention_mask, scaling=scaling, **kwargs)
+        return sdpa_attention_forward(module, query, key, value, attention_mask, scaling=scaling, sliding_window=sliding_window, **kwargs)
     where = shared_prefix
     q, k, v = (x[0].transpose(0, 1) for x in (query, key, value))  # (L, heads, D)
     grouped = q.shape[1] != k.shape[1]
@@ -100,12 +105,16 @@ def shared_prefix_attention(
     k_r, v_r = (torch.cat([p[where.group_M], x[where.completion_MR].transpose(1, 2)], dim=2) for p, x in ((k_p, k), (v_p, v)))
     if grouped:  # CUDA's fused kernels take a mask or grouped heads, not both
         k_r, v_r = (x.repeat_interleave(q.shape[1] // k.shape[1], dim=1) for x in (k_r, v_r))
-    out_p = scaled_dot_product_attention(q[where.prompt_NP].transpose(1, 2), k_p, v_p, is_causal=True, scale=scaling, enable_gqa=grouped)
+    mask_p, mask_r = (None, where.mask_M1RK)
+    if where.windows is not None:
+        mask_p, mask_r = where.windows.masks(sliding_window is not None, mask_r)
+    q_p = q[where.prompt_NP].transpose(1, 2)
+    out_p = scaled_dot_product_attention(q_p, k_p, v_p, mask_p, is_causal=mask_p is None, scale=scaling, enable_gqa=grouped)
     out_r = scaled_dot_product_attention(
         q[where.completion_MR].transpose(1, 2),
         k_r,
         v_r,
-        attn_mask=where.mask_M1RK,
+        attn_mask=mask_r,
         scale=scaling,
     )
     flat = torch.cat([x.transpose(1, 2).flatten(0, 1) for x in (out_p, out_r)])  # (N*P + M*R, H, D)

@@ -134,6 +134,15 @@ FAMILIES: dict[str, Family] = {
         parts=_LLAVA_PARTS,
         boxes="rel_1000",
     ),
+    "gemma3": Family(
+        "Gemma3Processor",
+        marks={"image": "<start_of_image>"},
+        shown={"image": "<image_soft_token>"},
+        controls=("<end_of_image>",),
+        parts=_LLAVA_PARTS,
+        types="token_type_ids",
+        windows=True,
+    ),
 }
 
 

@@ -50,6 +50,11 @@ def _count_of_tiles(processor: Any, outline: Outline, bounds: Bounds, alone: boo
     return {"num_patches": [tiles]}
 
 
+def _crops(processor: Any, outline: Outline, bounds: Bounds, alone: bool) -> dict[str, Any]:
+    """Gemma3Processor cuts out crops only where a call asks for it, whatever its files say; ours do not."""
+    return {"num_crops": [0]}
+
+
 def _grid_of_frames(processor: Any, outline: Outline) -> dict[str, Any]:
     video = processor.video_processor
     times = -(-len(outline.indices) // video.temporal_patch_size)
@@ -71,6 +76,7 @@ _IMAGES: dict[str, Callable[[Any, Outline, Bounds, bool], dict[str, Any]]] = {
     "Idefics3Processor": _rows_of_tiles,
     "SmolVLMProcessor": _rows_of_tiles,
     "InternVLProcessor": _count_of_tiles,
+    "Gemma3Processor": _crops,
 }
 _VIDEOS: dict[str, Callable[[Any, Outline], dict[str, Any]]] = {
     **dict.fromkeys(_QWEN, _grid_of_frames),

@@ -6,15 +6,15 @@ Prompt logits are never made: hidden states are gathered where a completion toke
 
 import logging
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from vlm_rl import attention
-from vlm_rl.families import family_of
+from vlm_rl import attention, attention_windows
+from vlm_rl.families import Family, family_of
 from vlm_rl.packing import Item, Pack, join_vision, pack
 from vlm_rl.types import Prompt
 from vlm_rl.visual_inputs import visual_inputs
@@ -46,9 +46,11 @@ class Policy(nn.Module):
     ):
         super().__init__()
         self.family = family_of(model.config.model_type)
-        if mode != "plain" and not self.family.packs:
+        if mode != "plain" and (why := _unpackable(model, self.family)):
             log.warning(
-                "%s: no tested shared-prefix forward, so every completion is forwarded with its own prompt", model.config.model_type
+                "%s: no tested shared-prefix forward (%s), so every completion is forwarded with its own prompt",
+                model.config.model_type,
+                why,
             )
             mode = "plain"
         self.model, self.mode = model, mode
@@ -114,15 +116,30 @@ class Policy(nn.Module):
         self.model.train((self.checkpointing or self.dropout) and torch.is_grad_enabled())
 
     def _packed(self, row: Pack, at_T: Tensor) -> Tensor:
-        if self.mode == "dense":
-            how: dict[str, Any] = {"attention_mask": attention.dense_mask(row.lengths, self.model.dtype, self.device)}
-        else:
-            how = {"shared_prefix": attention.layout(row.lengths, self.device)}
-            if self.family.axes == 1:  # or transformers takes the positions for packed sequences and makes a mask of L x L
-                how["attention_mask"] = torch.zeros(1, 1, 1, 1, device=self.device)
+        how = self._dense(row) if self.mode == "dense" else self._layout(row)
         text = self.text_inputs(row.ids_L[None], row.positions_AL[:, None], row.types_L[None])
         out = self.model.model(**text, **visual_inputs(self.model, row.vision), use_cache=False, **how)
         return out.last_hidden_state[0, at_T]
+
+    def _dense(self, row: Pack) -> dict[str, Any]:
+        mask = attention.dense_mask(row.lengths, self.model.dtype, self.device)
+        if not self.family.windows:
+            return {"attention_mask": mask}
+        return {"attention_mask": attention_windows.dense_masks(row.lengths, row.types_L, mask, self._window)}
+
+    def _layout(self, row: Pack) -> dict[str, Any]:
+        where = attention.layout(row.lengths, self.device)
+        if self.family.windows:
+            own = attention_windows.windows(row.types_L, where.prompt_NP, where.mask_M1RK, row.lengths, self._window)
+            where = replace(where, windows=own)
+        how: dict[str, Any] = {"shared_prefix": where}
+        if self.family.axes == 1:  # or transformers takes the positions for packed sequences and makes a mask of L x L
+            how["attention_mask"] = torch.zeros(1, 1, 1, 1, device=self.device)
+        return how
+
+    @property
+    def _window(self) -> int:
+        return self.model.config.get_text_config().sliding_window
 
     def _plain(self, row: Pack, last: bool = False) -> Tensor:
         """Every completion behind its own copy of the prompt, padded on the right; with `last` also the states at their last tokens."""
@@ -153,6 +170,15 @@ class Policy(nn.Module):
         """As the family's forward names them; `types_BL` where there may be visual tokens."""
         given = {"input_ids": ids_BL, "position_ids": positions_ABL if self.family.axes == 3 else positions_ABL[0]}
         return given if self.family.types is None or types_BL is None else given | {self.family.types: types_BL}
+
+
+def _unpackable(model: Any, family: Family) -> str | None:
+    """Why the completions of a prompt cannot share its forward, None where they can: an allow-list, by family and by type of layer."""
+    known = {"full_attention"} | ({"sliding_attention"} if family.windows else set())
+    layers = set(model.config.get_text_config().to_dict().get("layer_types") or ())
+    if family.packs and layers <= known:
+        return None
+    return f"layers of type {', '.join(sorted(layers - known))}" if layers - known else "not tried"
 
 
 def after_media(positions_3P: Tensor, types_P: Tensor) -> Tensor:

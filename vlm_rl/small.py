@@ -12,11 +12,11 @@ import torch
 import transformers
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, trainers
 
-from vlm_rl import small_qwen, small_tiles
+from vlm_rl import small_gemma, small_qwen, small_tiles
 from vlm_rl.config import ScratchConfig
 from vlm_rl.small_parts import Recipe
 
-RECIPES: dict[str, Recipe] = {**small_qwen.RECIPES, **small_tiles.RECIPES}
+RECIPES: dict[str, Recipe] = {**small_qwen.RECIPES, **small_tiles.RECIPES, **small_gemma.RECIPES}
 
 
 def train_tokenizer(texts: Iterable[str], vocab_size: int, family: str = "qwen2_5_vl") -> transformers.PreTrainedTokenizerFast:
