@@ -3,7 +3,7 @@
 
 from typing import Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from vlm_rl.config_section import Section
 
@@ -52,7 +52,10 @@ class ReplayConfig(Section):
 
 class AlgoConfig(Section):
     loss: str = Field(default="grpo", description="an entry of algo.losses.LOSSES or module:Name")
-    loss_settings: dict[str, Any] = Field(default_factory=dict, description="the loss's own settings, such as dual_clip of grpo")
+    loss_settings: dict[str, Any] = Field(
+        default_factory=dict,
+        description="the loss's own settings, such as dual_clip of grpo; null forgets those of a file that is extended",
+    )
     ratio: str = Field(default="token", description="an entry of algo.ratios.LEVELS: of what the importance ratio is")
     clip_low: float = Field(default=0.2, description="ratios below 1 - clip_low are clipped")
     clip_high: float = Field(default=0.2, description="ratios above 1 + clip_high are clipped")
@@ -93,3 +96,8 @@ class AlgoConfig(Section):
     top_entropy: float = Field(default=1.0, gt=0, le=1, description="share of the tokens, those of highest entropy, that are trained on")
     dynamic_sampling: DynamicConfig | None = None
     replay: ReplayConfig | None = None
+
+    @field_validator("loss_settings", mode="before")
+    @classmethod
+    def _forgotten(cls, settings: Any) -> Any:
+        return {} if settings is None else settings
