@@ -14,7 +14,7 @@ import pytest
 import rich.console
 from runs_small import train_config, write_model, write_rows
 
-from vlm_rl import cli, cli_logging
+from vlm_rl import cli, cli_setup
 from vlm_rl.console import Console
 
 ROOT = Path(__file__).parent.parent
@@ -159,7 +159,7 @@ def test_a_report_on_a_full_disk(tmp_path):
 def test_log_lines_appear_above_a_live_progress_bar(capsys):
     shown = io.StringIO()
     logger = logging.Logger("apart")
-    logger.addHandler(cli_logging.LiveHandler())
+    logger.addHandler(cli_setup.LiveHandler())
     with Console(3, output=rich.console.Console(file=shown, force_terminal=True, width=100)):
         logger.warning("a line while it is shown")
     logger.warning("a line after it")

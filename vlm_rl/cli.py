@@ -1,7 +1,5 @@
 """The command line. Commands read a config, apply overrides and hand over; the only file that prints."""
 
-import errno
-import importlib
 import logging
 import os
 import sys
@@ -12,7 +10,7 @@ import typer
 from rich.console import Console as Screen
 
 from vlm_rl import __version__
-from vlm_rl.cli_logging import set_up_logging
+from vlm_rl.cli_setup import in_words, let_user_modules_in, set_up_logging
 from vlm_rl.config import SftConfig, TrainConfig
 from vlm_rl.config_judge_eval import JudgeEvalConfig
 from vlm_rl.errors import UserError
@@ -283,14 +281,14 @@ def main() -> None:
     set_up_logging()
     screen = Screen(stderr=True, soft_wrap=True)
     try:
-        _let_user_modules_in()
+        let_user_modules_in()
         app()
     except UserError as error:
         screen.print(f"error: {error}", style="red", markup=False, highlight=False)
         sys.exit(2)
     except OSError as error:
         logging.getLogger(__name__).debug("the error came from:", exc_info=True)
-        screen.print(f"error: {_in_words(error)}", style="red", markup=False, highlight=False)
+        screen.print(f"error: {in_words(error)}", style="red", markup=False, highlight=False)
         sys.exit(2)
     except (KeyboardInterrupt, SystemExit) as error:
         # typer has already turned a Ctrl-C inside a command into this exit status.
@@ -300,19 +298,3 @@ def main() -> None:
         resumes = [what for what, commands in where.items() if sys.argv[1:2] and sys.argv[1] in commands]
         screen.print("stopped" + (f"; the same command goes on from the newest {resumes[0]}" if resumes else ""), markup=False)
         sys.exit(INTERRUPTED)
-
-
-def _let_user_modules_in() -> None:
-    """Rewards named module:Name may lie in the working directory; a data/ or rewards.py there must not hide this project's packages."""
-    here = Path.cwd()
-    if here != Path(__file__).resolve().parent.parent:
-        sys.path[:] = [entry for entry in sys.path if Path(entry).resolve() != here.resolve()]
-    for package in ("data", "eval", "rewards"):
-        importlib.import_module(package)
-    sys.path.append(str(here))
-
-
-def _in_words(error: OSError) -> str:
-    place = f"{error.filename}: " if error.filename else ""
-    hint = "; free some space and run the same command again" if error.errno == errno.ENOSPC else ""
-    return f"{place}{error.strerror or error}{hint}"
