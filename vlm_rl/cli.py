@@ -1,8 +1,6 @@
 """The command line. Commands read a config, apply overrides and hand over; the only file that prints."""
 
-import logging
 import os
-import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -10,13 +8,10 @@ import typer
 from rich.console import Console as Screen
 
 from vlm_rl import __version__
-from vlm_rl.cli_setup import in_words, let_user_modules_in, set_up_logging
+from vlm_rl.cli_setup import run_guarded
 from vlm_rl.config import SftConfig, TrainConfig
 from vlm_rl.config_judge_eval import JudgeEvalConfig
-from vlm_rl.errors import UserError
 from vlm_rl.loading import load, load_eval
-
-INTERRUPTED = 130
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -124,6 +119,20 @@ def regrade(run_dir: Annotated[Path, typer.Argument(help="the directory of an ev
     from vlm_rl import cli_eval
 
     print("\n".join(cli_eval.regrade(run_dir)))
+
+
+@app.command()
+def merge(
+    source: Annotated[Path, typer.Argument(metavar="RUN|CHECKPOINT", help="a run with model.lora, one of its checkpoints, or an adapter")],
+    out: Annotated[Path, typer.Option(help="a new or empty directory for the whole model")],
+) -> None:
+    """Write a LoRA adapter into the weights of its model: a Hugging Face directory that transformers, vLLM and train load.
+
+    Example: vlm-rl merge runs/mine --out runs/mine/merged
+    """
+    from vlm_rl.cli_merge import merge as run
+
+    print("\n".join(run(source, out)))
 
 
 @app.command()
@@ -274,27 +283,5 @@ def version() -> None:
 
 
 def main() -> None:
-    """Run a command; what the user can mend is printed without a traceback (exit 2), Ctrl-C says how to go on (exit 130)."""
-    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
-    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
-    set_up_logging()
-    screen = Screen(stderr=True, soft_wrap=True)
-    try:
-        let_user_modules_in()
-        app()
-    except UserError as error:
-        screen.print(f"error: {error}", style="red", markup=False, highlight=False)
-        sys.exit(2)
-    except OSError as error:
-        logging.getLogger(__name__).debug("the error came from:", exc_info=True)
-        screen.print(f"error: {in_words(error)}", style="red", markup=False, highlight=False)
-        sys.exit(2)
-    except (KeyboardInterrupt, SystemExit) as error:
-        # typer has already turned a Ctrl-C inside a command into this exit status.
-        if isinstance(error, SystemExit) and error.code != INTERRUPTED:
-            raise
-        where = {"checkpoint": ("train", "sft"), "saved answers": ("eval", "stress")}
-        resumes = [what for what, commands in where.items() if sys.argv[1:2] and sys.argv[1] in commands]
-        screen.print("stopped" + (f"; the same command goes on from the newest {resumes[0]}" if resumes else ""), markup=False)
-        sys.exit(INTERRUPTED)
+    """Run a command; see `run_guarded`."""
+    run_guarded(app)

@@ -14,7 +14,7 @@ from data import Rows
 from data.check import check_rows
 from data.sampler import Sampler, make_sampler
 from rewards import grading
-from vlm_rl import checkpoint, cli_parts, models, parts, rundir
+from vlm_rl import checkpoint, cli_parts, model_card, models, parts, rundir
 from vlm_rl.asking import Asker
 from vlm_rl.chat import Chat
 from vlm_rl.config import DataConfig, SftConfig, SftSection, TrainConfig
@@ -76,9 +76,10 @@ class Run(ABC):
         self.tracker = Tracker(self.run_dir, self.config.tracker.tensorboard, self.config.tracker.wandb, self.done)
 
     def finish(self, facts: Mapping[str, Any]) -> dict[str, Any]:
-        """Write summary.json, by which a run is known to be finished. Returns what it holds."""
+        """Write the model card, and summary.json, by which a run is known to be finished. Returns what that holds."""
         self.tracker.close()
         whole = {**facts, **rundir.machine(), "time/total": self.seconds(), "run/finished": True}
+        model_card.write(self.last_checkpoint, self.run_dir, checkpoint.step_of(self.last_checkpoint), whole)
         rundir.write_json(self.run_dir / "summary.json", whole)
         return whole
 
