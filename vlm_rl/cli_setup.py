@@ -73,7 +73,7 @@ def run_guarded(app: Callable[[], object]) -> None:
         # typer has already turned a Ctrl-C inside a command into this exit status.
         if isinstance(error, SystemExit) and error.code != INTERRUPTED:
             raise
-        where = {"checkpoint": ("train", "sft"), "saved answers": ("eval", "stress")}
+        where = {"checkpoint": ("train", "sft"), "saved answers": ("eval", "stress"), "kept results": ("lab",)}
         resumes = [what for what, commands in where.items() if sys.argv[1:2] and sys.argv[1] in commands]
         screen.print("stopped" + (f"; the same command goes on from the newest {resumes[0]}" if resumes else ""), markup=False)
         sys.exit(INTERRUPTED)
