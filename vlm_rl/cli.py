@@ -34,12 +34,22 @@ Overrides = Annotated[list[str] | None, typer.Argument(metavar="[KEY.SUB=VALUE].
 
 
 @app.command()
-def train(config: ConfigPath, overrides: Overrides = None) -> None:
+def train(
+    config: ConfigPath,
+    overrides: Overrides = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="one step through all phases on small random weights; keeps nothing")] = False,
+    hub: Annotated[bool, typer.Option("--hub", help="in a dry run: load data sets from the hub instead of making rows up")] = False,
+) -> None:
     """Train a policy with GRPO. The same command on the same run_dir resumes from the newest whole checkpoint.
 
     Example: vlm-rl train configs/quickstart.yaml run_dir=runs/mine seed=1 data.name=jsonl data.path=rows.jsonl
     """
     checked = load(TrainConfig, config, overrides or [])
+    if dry_run:
+        from vlm_rl.cli_dry import dry_run as tried
+
+        tried(checked, os.environ, Screen().print, hub)
+        return
     from vlm_rl.cli_train import train as run
 
     run(checked, os.environ)
