@@ -19,19 +19,19 @@ _KINDS = ("choice", "number", "text")
 Fields = dict[str, Any]
 
 
-def write(config: DataConfig, folder: Path) -> DataConfig:
-    """Writes rows into `folder`; the config that reads them by the same source and mapping. Raises UserError where the shape is unknown."""
+def write(config: DataConfig, folder: Path, held_out: bool = False) -> DataConfig:
+    """Writes rows into `folder`, or others to evaluate on; the config that reads them by the same source and mapping. Raises UserError
+    where the shape is unknown."""
     if config.parts:
         parts = [
-            part.model_copy(update={"data": write(part.data, folder / str(number)), "label": part.label or str(number)})
+            part.model_copy(update={"data": write(part.data, folder / str(number), held_out), "label": part.label or str(number)})
             for number, part in enumerate(config.parts)
         ]
         return config.model_copy(update={"parts": tuple(parts), "where": {}})
     shape = _shape(config)
     folder.mkdir(parents=True, exist_ok=True)
-    rows = [
-        shape(_file(sample, folder, index), index) for index, sample in enumerate(_chosen("clips" if _shows_videos(config) else "pictures"))
-    ]
+    chosen = _chosen("clips" if _shows_videos(config) else "pictures", "test" if held_out else "train")
+    rows = [shape(_file(sample, folder, index), index) for index, sample in enumerate(chosen)]
     path = _written(config, rows, folder)
     alone = {"config": None, "revision": None, "media_root": None, "where": {}, "limit": None}
     return config.model_copy(update={"path": str(path), **alone})
@@ -57,16 +57,17 @@ def _written(config: DataConfig, rows: list[Fields], folder: Path) -> Path:
         import pyarrow.parquet as pq
 
         path = folder / f"{config.split}.parquet"
-        pq.write_table(pa.Table.from_pylist(rows), path)
+        names = dict.fromkeys(name for row in rows for name in row)
+        pq.write_table(pa.table({name: [row.get(name) for row in rows] for name in names}), path)
         return path
     path = folder / f"{config.split}.jsonl"
     path.write_text("\n".join(map(json.dumps, rows)))
     return folder if config.name == "hub" else path
 
 
-def _chosen(world: str) -> list[Sample]:
+def _chosen(world: str, split: str) -> list[Sample]:
     """As many of each kind of answer as there are, by turns."""
-    drawn = load_rows(DataConfig(name="scenes", config=world, limit=_DRAWN))
+    drawn = load_rows(DataConfig(name="scenes", config=world, split=split, limit=_DRAWN))
     by_kind = {kind: [sample for sample in map(drawn.__getitem__, range(len(drawn))) if sample.kind == kind] for kind in _KINDS}
     return [by_kind[kind].pop() for number in range(COUNT) if by_kind[kind := _KINDS[number % len(_KINDS)]]]
 

@@ -50,18 +50,18 @@ def find_data(config: TrainConfig, folder: Path, hub: bool) -> Found:
     data, said = _rows_of(config.data, folder / "train", hub)
     update: dict[str, Any] = {"data": data}
     if config.eval_data is not None:
-        update["eval_data"], more = _rows_of(config.eval_data, folder / "eval", hub, offset=1)
+        update["eval_data"], more = _rows_of(config.eval_data, folder / "eval", hub, held_out=True)
         said += f"; to evaluate on: {more}"
     changed = config.model_copy(update=update)
     return Found(changed, load_rows(changed.data), said)
 
 
-def _rows_of(data: DataConfig, folder: Path, hub: bool, offset: int = 0) -> tuple[DataConfig, str]:
+def _rows_of(data: DataConfig, folder: Path, hub: bool, held_out: bool = False) -> tuple[DataConfig, str]:
     limited = data.model_copy(update={"limit": min(data.limit or ROWS, ROWS)})
     if not _needs_hub(data) or hub:
         load_rows(limited)
         return limited, f"real rows of {data.path or data.name}"
-    made = stand_in.write(data, folder)
+    made = stand_in.write(data, folder, held_out)
     shape = data.mapping or ("its columns" if data.columns else "the standard columns")
     return made, f"STAND-IN rows, generated in the shape of {shape}: {_where(data)} is not here (--hub loads it from the hub)"
 
