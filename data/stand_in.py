@@ -42,7 +42,7 @@ def _shows_videos(config: DataConfig) -> bool:
 
 
 def _shape(config: DataConfig) -> Callable[[Fields, int], Fields]:
-    if config.mapping in SHAPES:
+    if config.mapping is not None and config.mapping in SHAPES:
         return SHAPES[config.mapping]
     if config.mapping is not None:
         raise UserError(
