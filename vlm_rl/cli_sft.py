@@ -93,9 +93,8 @@ class SftRun(Run):
     @cached_property
     def trainer(self) -> SftTrainer:
         hooks = Hooks(self.log, self.evaluate, self.save)
-        return SftTrainer(
-            self.config.train.steps, self.config.train.token_budget, self.samples, self.policy, self.chat, self.optimiser, hooks
-        )
+        train, rows = self.config.train, self.termination.whole(self.samples)
+        return SftTrainer(train.steps, train.token_budget, rows, self.policy, self.chat, self.optimiser, hooks)
 
     def log(self, step: int, metrics: Mapping[str, float]) -> None:
         self.movement.after_step(step, step >= self.moves_from, self.pictured)
