@@ -11,16 +11,15 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
 from vlm_rl import attention, attention_windows
 from vlm_rl.families import Family, family_of
 from vlm_rl.packing import Item, Pack, join_vision, pack
+from vlm_rl.projection import token_stats
 from vlm_rl.types import Prompt
 from vlm_rl.visual_inputs import visual_inputs
 
 log = logging.getLogger(__name__)
-CHUNK = 2048
 
 
 @dataclass(frozen=True, eq=False)
@@ -83,8 +82,7 @@ class Policy(nn.Module):
         return pack(items, self.rope_index, self.device)
 
     def forward(self, row: Pack, temperature: float = 1.0, entropy_gradient: bool = False) -> TokenStats:
-        """Log-probs at `temperature`, visual tokens outside the support, as the engine samples. The gradient of the entropy costs
-        memory."""
+        """Log-probs at `temperature`, visual tokens outside the support, as the engine samples."""
         self._set_mode()
         hidden_TD = self._plain(row) if self.mode == "plain" else self._packed(row, row.predict_T)
         return self.stats(hidden_TD, row, temperature, entropy_gradient)
@@ -92,12 +90,7 @@ class Policy(nn.Module):
     def stats(self, hidden_TD: Tensor, row: Pack, temperature: float = 1.0, entropy_gradient: bool = False) -> TokenStats:
         """What `forward` gives, from the states that predict the pack's tokens."""
         weight = self.model.get_output_embeddings().weight
-        how = (self.banned_V, temperature, entropy_gradient)
-        out = [
-            checkpoint(_project, h, weight, t, *how, use_reentrant=False) if torch.is_grad_enabled() else _project(h, weight, t, *how)
-            for h, t in zip(hidden_TD.split(CHUNK), row.target_T.split(CHUNK), strict=True)
-        ]  # fmt: skip
-        return TokenStats(torch.cat([logprob for logprob, _ in out]), torch.cat([entropy for _, entropy in out]))
+        return TokenStats(*token_stats(hidden_TD, weight, row.target_T, self.banned_V, temperature, entropy_gradient))
 
     def states(self, row: Pack) -> tuple[Tensor, Tensor]:
         """(T, D) hidden states that predict each completion token and (R, D) those at the last token of each completion, in the pack's
@@ -192,13 +185,3 @@ def after_media(positions_3P: Tensor, types_P: Tensor) -> Tensor:
     for start in (torch.nonzero(text[1:] & ~text[:-1])[:, 0] + 1).tolist():
         fixed[:, start:] += (fixed[:, :start].max() + 1 - fixed[0, start]).clamp(min=0)
     return fixed
-
-
-def _project(
-    hidden_TD: Tensor, weight_VD: Tensor, target_T: Tensor, banned_V: Tensor, temperature: float, entropy_gradient: bool
-) -> tuple[Tensor, Tensor]:
-    logits_TV = (hidden_TD @ weight_VD.T).float().masked_fill(banned_V, float("-inf")) / temperature
-    logp_TV = logits_TV.log_softmax(-1)
-    with torch.set_grad_enabled(entropy_gradient and torch.is_grad_enabled()):
-        entropy_T = -(logp_TV.exp() * logp_TV.masked_fill(banned_V, 0)).sum(-1)
-    return logp_TV.gather(1, target_T[:, None])[:, 0], entropy_T
