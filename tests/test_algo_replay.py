@@ -123,6 +123,23 @@ def test_ratios_are_to_the_policy_that_wrote(loss: str) -> None:
         )
 
 
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"kl_weight": 0.1, "kl_gradient": "ratio", "entropy_bonus": 0.01, "top_entropy": 0.5},
+        {"kl_weight": 0.1, "kl_in": "reward", "advantage": "raw", "batch": "whiten_tokens", "credit": "to_go"},
+        {"ratio": "sequence", "old_logprobs": "engine", "off_policy_mask": 0.01, "aggregation": "token_mean"},
+    ],
+)
+def test_with_replay_too_the_split_into_packs_changes_nothing(settings: dict) -> None:
+    algo = AlgoConfig.model_validate(settings | {"replay": {"share": 0.7, "value": "rare_success"}})
+    whole, split = (updated(algo, budget, updates=2, minis=2, steps=2, moved=0.1) for budget in (10_000, 45))
+    assert split[1].calls > whole[1].calls and whole[0][1]["replay/groups"] == 2.0
+    assert torch.allclose(weights(whole[1]), weights(split[1]), atol=5e-5)
+    for name, value in whole[0][1].items():
+        assert name.startswith("guard/") or split[0][1][name] == pytest.approx(value, rel=5e-3, abs=5e-5), name
+
+
 REPLAYED = (
     "algo.replay={share: 0.5, groups: 5, max_age: 3}",
     "algo.dynamic_sampling={reward: brief, tries: 2}",

@@ -46,6 +46,7 @@ def test_help_explains_itself(command):
         (["train", "configs/quickstart.yaml", "model.path=./nowhere"], "no such directory"),
         (["train", "configs/quickstart.yaml", "run_dir=Makefile"], "is a file"),
         (["report", "nowhere"], "not a run directory"),
+        (["merge", "nowhere", "--out", "x"], "nowhere is no directory"),
     ],
 )
 def test_mistakes_are_named_without_a_traceback(tmp_path, arguments, said):

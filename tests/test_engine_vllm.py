@@ -6,14 +6,17 @@ from models_small import make, picture, sample, video
 
 pytest.importorskip("vllm")
 
-from vlm_rl import models
-from vlm_rl.config import VLLMConfig
+from vlm_rl import lora, models
+from vlm_rl.config import LoraConfig, OptimConfig, VLLMConfig
 from vlm_rl.engine.base import GenerateRequest, ScoreRequest
 from vlm_rl.engine.hf import HFEngine
 from vlm_rl.engine.vllm import VLLMEngine
 from vlm_rl.errors import UserError
+from vlm_rl.optim import Optimiser
+from vlm_rl.packing import Item
 from vlm_rl.policy import Policy
 from vlm_rl.types import Sample, Sampling
+from vlm_rl.weights import named_weights
 
 CLOSE = 2e-3  # nats: vLLM's float32 kernels on a CPU
 
@@ -72,8 +75,6 @@ def test_a_group_is_one_request_and_its_log_probs_are_at_the_sampling_temperatur
     assert len(group) == 8 and len({c.token_ids for c in group}) > 4
     assert vllm.generate([request]) == [group], "equal requests are answered equally"
     visual = set(hf.chat.visual_ids)
-    from vlm_rl.packing import Item
-
     with torch.no_grad():
         row = hf.policy.pack([Item(request.prompt, tuple(c.token_ids for c in group), tuple(range(8)))])
         trainer = hf.policy(row, 0.7).logprob_T
@@ -143,6 +144,29 @@ def test_without_the_prefix_caches_reset_old_keys_and_values_answer(both, monkey
             for name, p in hf.policy.model.named_parameters():
                 p.copy_(before[name])
         vllm.load_weights(before.items())
+
+
+@pytest.mark.parametrize("kind", [{}, {"dora": True}], ids=str)
+def test_adapters_are_in_the_weights_that_are_streamed(both, kind):
+    vllm, hf = both
+    requests = rows(hf.chat)
+    old = vllm.generate(requests)
+    adapted, chat = make("qwen2_5_vl")
+    lora.attach(adapted.model, LoraConfig(parts=("text", "tower", "projector"), rank=4, **kind), "base", 0)
+    optimiser = Optimiser(adapted, OptimConfig(learning_rate=0.03), 3)
+    for step in range(3):
+        adapted(adapted.pack([Item(requests[0].prompt, ((5, 6, 7, 8),), (0,))])).logprob_T.sum().backward()
+        optimiser.step(step, str)
+    before = [p.detach().clone() for p in adapted.parameters()]
+    try:
+        vllm.load_weights(named_weights(adapted))
+        new, want = vllm.generate(requests), HFEngine(adapted, chat).generate(requests)
+        assert all(close(a, b) for (a,), (b,) in zip(new, want, strict=True))
+        assert sum(a != b for a, b in zip(old, new, strict=True)) >= 4, "the update is seen"
+        assert all(torch.equal(a, b) for a, b in zip(before, adapted.parameters(), strict=True)), "what trains is not touched"
+    finally:
+        vllm.load_weights(named_weights(hf.policy))
+    assert vllm.generate(requests) == old
 
 
 def test_another_prompt_than_the_trainers_is_refused(both):

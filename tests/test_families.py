@@ -8,6 +8,7 @@ import torch
 from models_small import completions, make, make_chat, parts, picture, sample, video
 from transformers.video_utils import VideoMetadata
 
+from rewards.boxes import CONVENTIONS
 from vlm_rl import models, small
 from vlm_rl.attention import dense_mask
 from vlm_rl.attention_windows import dense_masks
@@ -18,7 +19,7 @@ from vlm_rl.doctor_model import run_problem
 from vlm_rl.errors import RowError, UserError
 from vlm_rl.families import FAMILIES, family_of, family_of_processor
 from vlm_rl.packing import Item, join_vision
-from vlm_rl.parts import part_of
+from vlm_rl.parts import linear_layers, part_of
 from vlm_rl.policy import Policy
 from vlm_rl.turns import content_parts
 from vlm_rl.types import Media, Outline, Sample
@@ -142,6 +143,7 @@ def test_outlines_tell_the_length_without_pixels(name):
 @pytest.mark.parametrize("name", [name for name in NAMES if name not in WITH_VIDEO])
 def test_videos_are_refused_by_row_where_the_family_has_none(name):
     chat = make_chat(name)
+    assert chat.look.budget.factor == 1  # what the check of rows asks for whatever they show
     with pytest.raises(RowError, match=r"row r1: it shows a video, and a .*Processor takes none"):
         chat.prompt(VIDEOS["video"])
     assert "takes none" in (chat.problem(VIDEOS["video"], [Outline(10, 10, (0, 1), 2, 1.0)]) or "")
@@ -195,6 +197,7 @@ def test_every_weight_belongs_to_a_part_and_every_part_has_some(name):
     policy, _ = make(name)
     found = {part_of(name, weight) for weight, _ in policy.model.named_parameters()}
     assert found == {"text", "tower", "projector"}
+    assert linear_layers(policy.model, ("text",)) and linear_layers(policy.model, ("tower",))
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -212,6 +215,7 @@ def test_families_with_one_processor_are_rendered_alike():
         first = next(other for other in FAMILIES.values() if other.processor == family.processor)
         assert all(getattr(first, name) == getattr(family, name) for name in rendering)
     assert set(small.RECIPES) == set(FAMILIES)
+    assert {family.boxes for family in FAMILIES.values()} <= {None, *CONVENTIONS}
 
 
 def test_unknown_families_are_refused_by_name():

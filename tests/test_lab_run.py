@@ -17,6 +17,8 @@ from eval.lab_findings import check_metrics, findings
 from eval.lab_results import SeedResult, costs_of, curves_of
 from vlm_rl import cli_lab_plan, cli_lab_run
 from vlm_rl.cli_lab_run import Options
+from vlm_rl.cli_train import prepared
+from vlm_rl.config import TrainConfig
 from vlm_rl.config_claim import ClaimConfig
 from vlm_rl.errors import UserError
 from vlm_rl.loading import load
@@ -291,3 +293,13 @@ def test_a_judge_is_there_for_the_trainings_that_need_one(tmp_path):
     summary = json.loads((tmp_path / "lab" / "a-quick" / "summary.json").read_text())
     assert summary["verdict"] == "undecided" and summary["primary"]["seeds"] == 1
     assert load(ClaimConfig, path).level == 0.95
+
+
+@pytest.mark.parametrize("path", CLAIMS, ids=lambda path: path.stem)
+def test_every_arm_of_a_shipped_claim_is_taken_by_train(path, monkeypatch):
+    """Its rewards, gates, judges, views and evaluators are made; nothing is loaded."""
+    monkeypatch.chdir(ROOT)
+    units = cli_lab_plan.plan(str(path.relative_to(ROOT)), False, Path("runs/lab")).units
+    commands = {unit.arm: unit.training for unit in units if unit.training}
+    for command in commands.values():
+        prepared(load(TrainConfig, command.config, command.overrides), {})

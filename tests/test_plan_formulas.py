@@ -13,7 +13,7 @@ from torch.autograd.graph import saved_tensors_hooks
 from vlm_rl import footprint, lora, small
 from vlm_rl.architecture import FAMILIES, PUBLISHED, of_config
 from vlm_rl.config import LoraConfig, OptimConfig, ScratchConfig
-from vlm_rl.footprint import BYTES, Row, Trained
+from vlm_rl.footprint import BYTES, Row, Sharing, Trained
 from vlm_rl.optim import Optimiser
 from vlm_rl.packing import Item, Pack
 from vlm_rl.policy import Policy
@@ -220,3 +220,26 @@ def test_visual_tokens_are_the_processors(size, least, most):
     processor = transformers.Qwen2VLImageProcessor(patch_size=14, merge_size=2)
     patches = processor.get_number_of_image_patches(size[0], size[1], {"min_pixels": least, "max_pixels": most})
     assert Look(28, least, most).picture(*size) == patches // 4
+
+
+@pytest.mark.parametrize(
+    ("sharing", "expected"),
+    [
+        (Sharing(8, 0), (2 * 8.0, 4 * 8.0, 8 * 8.0, 4 * 8.0)),
+        (Sharing(8, 1), (2 * 8.0, 4.0, 8.0, 4 * 8.0)),
+        (Sharing(8, 2), (2 * 8.0, 4.0, 8.0, 4.0)),
+        (Sharing(8, 3), (2.0 + 2 * 8 * 1e9 / 8_292_166_656, 4.0, 8.0, 4.0)),
+        (Sharing(8, 2, "optimizer"), (2 * 8.0, 0.0, 0.0, 0.0)),
+        (Sharing(8, 3, "all"), (2 * 8 * 1e9 / 8_292_166_656, 0.0, 0.0, 0.0)),
+    ],
+)
+def test_what_devices_share(sharing, expected):
+    """In bytes for each eighth of the model's numbers: weights, masters, moments, gradients."""
+    arch = PUBLISHED["Qwen/Qwen2.5-VL-7B-Instruct"]
+    found = footprint.shared_states(arch, 2, Trained(), sharing)
+    sizes = (found.weights, found.masters, found.moments, found.gathered)
+    assert [size / (arch.total / 8) for size in sizes] == pytest.approx(expected)
+    made = 2 * arch.total
+    assert footprint.reduced(made, 2, Sharing()) == made
+    assert footprint.reduced(made, 2, Sharing(8, 2)) == (2 + 4) * 500_000_000
+    assert footprint.reduced(made, 2, Sharing(8, 1)) == made + 4 * 500_000_000

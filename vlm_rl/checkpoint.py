@@ -67,7 +67,7 @@ def newest(root: Path) -> Path | None:
             continue
         logger.info("removing %s, left by a run that was stopped while writing it", stale)
         shutil.rmtree(stale, ignore_errors=True)
-    for path in _checkpoints(root):
+    for path in listed(root):
         damage = find_damage(path)
         if damage is None:
             return path
@@ -163,7 +163,7 @@ def _publish(partial: Path, final: Path) -> None:
 def _prune(root: Path, step: int, keep: int) -> None:
     # Later ones are left alone: they are damaged ones that a resumed run has yet to replace.
     kept = 1
-    for path in _checkpoints(root):
+    for path in listed(root):
         if step_of(path) >= step:
             continue
         if kept < keep and find_damage(path, hashes=False) is None:
@@ -176,7 +176,8 @@ def _prune(root: Path, step: int, keep: int) -> None:
             logger.warning("old checkpoint %s could not be removed: %s", path, error)
 
 
-def _checkpoints(root: Path) -> list[Path]:
+def listed(root: Path) -> list[Path]:
+    """Checkpoints under `root`, whole or not, the newest first."""
     found = [p for p in root.glob("step_*") if re.fullmatch(r"step_\d+", p.name) and p.is_dir()]
     return sorted(found, key=step_of, reverse=True)
 

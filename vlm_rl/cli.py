@@ -1,8 +1,6 @@
 """The command line. Commands read a config, apply overrides and hand over; the only file that prints."""
 
-import logging
 import os
-import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -10,13 +8,10 @@ import typer
 from rich.console import Console as Screen
 
 from vlm_rl import __version__
-from vlm_rl.cli_setup import in_words, let_user_modules_in, set_up_logging
+from vlm_rl.cli_setup import run_guarded
 from vlm_rl.config import SftConfig, TrainConfig
 from vlm_rl.config_judge_eval import JudgeEvalConfig
-from vlm_rl.errors import UserError
 from vlm_rl.loading import load, load_eval
-
-INTERRUPTED = 130
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -39,12 +34,22 @@ Overrides = Annotated[list[str] | None, typer.Argument(metavar="[KEY.SUB=VALUE].
 
 
 @app.command()
-def train(config: ConfigPath, overrides: Overrides = None) -> None:
+def train(
+    config: ConfigPath,
+    overrides: Overrides = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="one step through all phases on small random weights; keeps nothing")] = False,
+    hub: Annotated[bool, typer.Option("--hub", help="in a dry run: load data sets from the hub instead of making rows up")] = False,
+) -> None:
     """Train a policy with GRPO. The same command on the same run_dir resumes from the newest whole checkpoint.
 
     Example: vlm-rl train configs/quickstart.yaml run_dir=runs/mine seed=1 data.name=jsonl data.path=rows.jsonl
     """
     checked = load(TrainConfig, config, overrides or [])
+    if dry_run:
+        from vlm_rl.cli_dry import dry_run as tried
+
+        tried(checked, os.environ, Screen().print, hub)
+        return
     from vlm_rl.cli_train import train as run
 
     run(checked, os.environ)
@@ -124,6 +129,20 @@ def regrade(run_dir: Annotated[Path, typer.Argument(help="the directory of an ev
     from vlm_rl import cli_eval
 
     print("\n".join(cli_eval.regrade(run_dir)))
+
+
+@app.command()
+def merge(
+    source: Annotated[Path, typer.Argument(metavar="RUN|CHECKPOINT", help="a run with model.lora, one of its checkpoints, or an adapter")],
+    out: Annotated[Path, typer.Option(help="a new or empty directory for the whole model")],
+) -> None:
+    """Write a LoRA adapter into the weights of its model: a Hugging Face directory that transformers, vLLM and train load.
+
+    Example: vlm-rl merge runs/mine --out runs/mine/merged
+    """
+    from vlm_rl.cli_merge import merge as run
+
+    print("\n".join(run(source, out)))
 
 
 @app.command()
@@ -274,27 +293,5 @@ def version() -> None:
 
 
 def main() -> None:
-    """Run a command; what the user can mend is printed without a traceback (exit 2), Ctrl-C says how to go on (exit 130)."""
-    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
-    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
-    set_up_logging()
-    screen = Screen(stderr=True, soft_wrap=True)
-    try:
-        let_user_modules_in()
-        app()
-    except UserError as error:
-        screen.print(f"error: {error}", style="red", markup=False, highlight=False)
-        sys.exit(2)
-    except OSError as error:
-        logging.getLogger(__name__).debug("the error came from:", exc_info=True)
-        screen.print(f"error: {in_words(error)}", style="red", markup=False, highlight=False)
-        sys.exit(2)
-    except (KeyboardInterrupt, SystemExit) as error:
-        # typer has already turned a Ctrl-C inside a command into this exit status.
-        if isinstance(error, SystemExit) and error.code != INTERRUPTED:
-            raise
-        where = {"checkpoint": ("train", "sft"), "saved answers": ("eval", "stress")}
-        resumes = [what for what, commands in where.items() if sys.argv[1:2] and sys.argv[1] in commands]
-        screen.print("stopped" + (f"; the same command goes on from the newest {resumes[0]}" if resumes else ""), markup=False)
-        sys.exit(INTERRUPTED)
+    """Run a command; see `run_guarded`."""
+    run_guarded(app)

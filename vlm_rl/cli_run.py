@@ -14,7 +14,7 @@ from data import Rows
 from data.check import check_rows
 from data.sampler import Sampler, make_sampler
 from rewards import grading
-from vlm_rl import checkpoint, cli_parts, models, parts, rundir
+from vlm_rl import checkpoint, cli_parts, model_card, models, parts, rundir
 from vlm_rl.asking import Asker
 from vlm_rl.chat import Chat
 from vlm_rl.config import DataConfig, SftConfig, SftSection, TrainConfig
@@ -25,6 +25,7 @@ from vlm_rl.errors import RowError, UserError
 from vlm_rl.memory import guarded
 from vlm_rl.optim import Optimiser
 from vlm_rl.policy import Policy
+from vlm_rl.preemption import Termination
 from vlm_rl.seeds import stable_hash
 from vlm_rl.tracker import Tracker
 from vlm_rl.types import Record, Sample
@@ -43,7 +44,9 @@ def carry_out(config: ConfigT, make: Callable[[ConfigT, Path, Path | None, int, 
                 place = f"report at {report}" if report.exists() else path
                 console.message(f"{run_dir} is finished: {place}; to train anew write run_dir=OTHER")
             else:
-                make(config, run_dir, path, done, console).go()
+                run = make(config, run_dir, path, done, console)
+                with run.termination.heard(run.put_down):
+                    run.go()
     return run_dir
 
 
@@ -62,6 +65,9 @@ class Run(ABC):
     ended: int | None = None  # the step an alarm stopped training at
     started: float = field(default_factory=time.perf_counter)
     pictured: float = 0.0  # the share of the last rows drawn that have media
+    reached: int = 0  # the last step that is over in this process, and the last it wrote a checkpoint of
+    written: int = 0
+    termination: Termination = field(default_factory=Termination)
     tracker: Tracker = field(init=False)
     movement: parts.Movement = field(init=False)  # made with the optimiser
 
@@ -76,9 +82,10 @@ class Run(ABC):
         self.tracker = Tracker(self.run_dir, self.config.tracker.tensorboard, self.config.tracker.wandb, self.done)
 
     def finish(self, facts: Mapping[str, Any]) -> dict[str, Any]:
-        """Write summary.json, by which a run is known to be finished. Returns what it holds."""
+        """Write the model card, and summary.json, by which a run is known to be finished. Returns what that holds."""
         self.tracker.close()
         whole = {**facts, **rundir.machine(), "time/total": self.seconds(), "run/finished": True}
+        model_card.write(self.last_checkpoint, self.run_dir, checkpoint.step_of(self.last_checkpoint), whole)
         rundir.write_json(self.run_dir / "summary.json", whole)
         return whole
 
@@ -279,14 +286,25 @@ class Run(ABC):
         return {}
 
     def save(self, step: int) -> None:
-        """A checkpoint every so many steps and after the last, or where training ends before it."""
-        settings, final = self.config.checkpoint, step in (self.config.train.steps, self.ended)
-        if step % settings.every and not final:
-            return
+        """A checkpoint every so many steps, after the last, and where training ends before it or the process is to end."""
+        self.reached, final = step, step in (self.config.train.steps, self.ended)
+        if step % self.config.checkpoint.every == 0 or final or self.termination.asked:
+            self.write(step, final)
+        self.termination.free()
+
+    def write(self, step: int, final: bool) -> None:
         self.movement.check(step, final)
         state = {"step": step, "optimizer": self.optimiser.state_dict(), "seconds": self.seconds()}
         state |= {"data": self.data_mark, "frozen": self.movement.mark, **self.own_state()}
-        checkpoint.save(self.checkpoints, step, self.write_model, state, settings.keep)
+        checkpoint.save(self.checkpoints, step, self.write_model, state, self.config.checkpoint.keep)
+        self.written = step
+
+    def put_down(self) -> None:
+        """After SIGTERM: a checkpoint of the last step that is over, where there is none yet."""
+        if self.reached > self.written:
+            self.write(self.reached, final=False)
+        step = self.reached or self.done
+        self.console.message(f"stopped by SIGTERM; the same command goes on {f'after step {step}' if step else 'from the start'}")
 
 
 def _ids(rows: Rows, indices: Sequence[int]) -> list[str]:

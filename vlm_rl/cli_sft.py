@@ -9,6 +9,7 @@ from pathlib import Path
 from data import Rows, Subset, load_rows
 from data.sampler import Sampler, make_sampler
 from data.templates import render
+from eval.metrics import wilson
 from eval.runner import save_records
 from vlm_rl import cli_parts
 from vlm_rl.chat import Chat
@@ -41,7 +42,9 @@ class SftRun(Run):
         self.trainer.run(self.done)
         records = self.answers("evaluating", full=True)
         save_records(self.run_dir / "eval" / "after.jsonl", records)
-        facts = self.finish({**cli_parts.shares(records), "eval/questions": len(self.held_out)})
+        shares, asked = cli_parts.shares(records), len(self.held_out)
+        sure = {"eval/accuracy_ci95": list(wilson(round(shares["eval/accuracy"] * asked), asked))}
+        facts = self.finish({**shares, **sure, "eval/questions": asked})
         self.console.message(
             f"held-out: accuracy {facts['eval/accuracy']:.3f}, well-formed {facts['eval/wellformed']:.3f} "
             f"({facts['eval/questions']} questions, greedy)\nmodel: {self.last_checkpoint}"
@@ -90,9 +93,8 @@ class SftRun(Run):
     @cached_property
     def trainer(self) -> SftTrainer:
         hooks = Hooks(self.log, self.evaluate, self.save)
-        return SftTrainer(
-            self.config.train.steps, self.config.train.token_budget, self.samples, self.policy, self.chat, self.optimiser, hooks
-        )
+        train, rows = self.config.train, self.termination.whole(self.samples)
+        return SftTrainer(train.steps, train.token_budget, rows, self.policy, self.chat, self.optimiser, hooks)
 
     def log(self, step: int, metrics: Mapping[str, float]) -> None:
         self.movement.after_step(step, step >= self.moves_from, self.pictured)

@@ -84,7 +84,7 @@ class ValueRun(JudgeRun):
     def trainer(self) -> SftTrainer:
         train, hooks = self.config.train, Hooks(self.log, self.evaluate, self.save)
         own = (self.policy, self.chat, self.optimiser, hooks, self.valued, self.settings.imitation)
-        return ValueTrainer(train.steps, train.token_budget, self.samples, *own)
+        return ValueTrainer(train.steps, train.token_budget, self.termination.whole(self.samples), *own)
 
     def write_model(self, directory: Path) -> None:
         super().write_model(directory)

@@ -19,6 +19,7 @@ from vlm_rl.types import Outline, Sample, VideoBudget
 
 if TYPE_CHECKING:
     from vlm_rl.chat import Chat  # loads torch
+    from vlm_rl.engine.hf import HFEngine
 
 SHIPPED = "data/policies"
 FRAMES = 32  # most pictures of a video that an endpoint is sent
@@ -94,13 +95,17 @@ def _local(config: EvalConfig, judges: Mapping[str, Judge]) -> Target:
     )
 
 
-def _vllm(config: EvalConfig, chat: "Chat", own: Engine) -> Engine:
-    """vLLM on the same files; continuations are scored by `own`. Raises UserError for an adapter, which vLLM would need merged on disk."""
-    from vlm_rl import models
+def _vllm(config: EvalConfig, chat: "Chat", own: "HFEngine") -> Engine:
+    """vLLM on the same files, of an adapter on those of its model and given the weights with it; continuations are scored by `own`."""
+    from vlm_rl import adapters, models
     from vlm_rl.engine.vllm import VLLMEngine
+    from vlm_rl.weights import named_weights
 
-    path = config.model.path or ""
-    if (project_path(path) / "adapter_config.json").exists():
-        raise UserError(f"rollout.engine=vllm: {path} is an adapter; write rollout.engine=hf, or merge it into its model's files")
+    path = models.source_of(config.model.path or "", "model.path")
+    adapted = adapters.is_adapter(path)
+    source = models.source_of(adapters.base_of(path, "model.path"), "base_model_name_or_path") if adapted else path
     longest = config.model.max_prompt_tokens + config.rollout.max_new_tokens
-    return VLLMEngine(models.source_of(path, "model.path"), chat, config.rollout.vllm, own, longest)
+    engine = VLLMEngine(source, chat, config.rollout.vllm, own, longest)
+    if adapted:
+        engine.load_weights(named_weights(own.policy))
+    return engine

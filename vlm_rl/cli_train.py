@@ -115,7 +115,7 @@ class TrainRun(Run):
         hooks = Hooks(self.log, self.evaluate, self.save, lambda: self.ended is not None)
         dynamic = Refill(**dict(config.algo.dynamic_sampling)) if config.algo.dynamic_sampling else None
         step = Followed(self.updater, self.policy, self.engine) if isinstance(self.engine, SleepingEngine) else self.updater
-        return Trainer(plan, self.prompts, self.engine, ask, self.mixture, step, hooks, dynamic)
+        return Trainer(plan, self.prompts, self.engine, ask, self.mixture, self.termination.whole(step), hooks, dynamic)
 
     @cached_property
     def updater(self) -> update.Updater:

@@ -19,6 +19,7 @@ from vlm_rl.types import Prompt
 
 TRAINED = {"float32": 16, "bfloat16": 20}  # bytes a parameter: weight, gradient, two moments, and for bfloat16 a float32 master
 SAVED = {"float32": 12, "bfloat16": 14}
+WEIGHT = {"float32": 4, "bfloat16": 2}  # at least, where not the whole model trains
 SHOWN = ("torch", "transformers", "vllm")
 MEMINFO = Path("/proc/meminfo")
 
@@ -26,7 +27,8 @@ MEMINFO = Path("/proc/meminfo")
 def look(config: TrainConfig) -> Machine:
     """This machine, as that config would use it."""
     device, dtype = models.device_of(config.model), config.model.dtype
-    parameters = count_parameters(config.model.path)
+    parameters, whole = count_parameters(config.model.path), not config.model.trained
+    saved = 0 if config.model.lora else SAVED[dtype] if whole else WEIGHT[dtype]
     shown = SHOWN if config.rollout.engine == "vllm" else SHOWN[:2]
     return Machine(
         versions={name: version for name in shown if (version := installed(name)) is not None},
@@ -35,9 +37,9 @@ def look(config: TrainConfig) -> Machine:
         dtype=dtype,
         dtype_runs=_runs(device, dtype),
         memory_free=memory_free(device),
-        memory_needed=parameters * TRAINED[dtype],
+        memory_needed=parameters * (TRAINED if whole else WEIGHT)[dtype],
         disk_free=shutil.disk_usage(existing(Path(config.run_dir))).free,
-        disk_needed=parameters * SAVED[dtype] * (config.checkpoint.keep + 1),
+        disk_needed=parameters * saved * (config.checkpoint.keep + 1),
     )
 
 

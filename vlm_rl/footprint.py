@@ -14,6 +14,7 @@ from vlm_rl.families import Part
 
 BYTES: Mapping[str, int] = {"float32": 4, "bfloat16": 2}
 SINGLE, DOUBLE = 4, 8
+BUCKET, LIVE = 500_000_000, 1_000_000_000  # numbers that DeepSpeed sums at once, and that ZeRO-3 holds whole at once: its defaults
 CHUNK = 2048  # completion tokens projected on the vocabulary at once: policy.CHUNK
 
 
@@ -214,6 +215,36 @@ def states(arch: Architecture, b: int, trained: Trained) -> States:
     weights = b * arch.total + (SINGLE * count if trained.rank is not None else 0)
     gathering, stepping = (own + SINGLE) * count if mastered else SINGLE * count, 2 * SINGLE * count
     return States(weights, SINGLE * count * mastered, 2 * SINGLE * count, SINGLE * count * mastered, max(gathering, stepping))
+
+
+@dataclass(frozen=True)
+class Sharing:
+    """How `count` devices share a training: the stage of ZeRO, and what waits in the CPU's memory."""
+
+    count: int = 1
+    zero: int = 0
+    offload: str = "none"
+
+
+def shared_states(arch: Architecture, b: int, trained: Trained, sharing: Sharing) -> States:
+    """`states` on each of several devices, by DeepSpeed with gradients summed in float32 (`vlm_rl.zero`): 1 shares out moments and float32
+    masters, which float32 weights have too, 2 gradients, 3 weights, of which only so many are whole at a time."""
+    whole, zero, count = states(arch, b, trained), sharing.zero, sharing.count
+    if not zero:
+        return whole
+    numbers = sum(trained.weights(arch, part) for part in PARTS)
+    share = SINGLE * numbers // count
+    weights = whole.weights if zero < 3 else b * min(LIVE, arch.total) + (b * arch.total // count if sharing.offload != "all" else 0)
+    if sharing.offload != "none":
+        return States(weights, 0, 0, 0, 0)
+    return States(weights, share, 2 * share, share if zero > 1 else SINGLE * numbers, 2 * share)
+
+
+def reduced(gradients: int, b: int, sharing: Sharing) -> int:
+    """Of the gradients of a backward, what a device holds before it is summed over the devices, with the sum itself in float32."""
+    if not sharing.zero:
+        return gradients
+    return (min(gradients, b * BUCKET) if sharing.zero > 1 else gradients) + SINGLE * min(BUCKET, gradients // b)
 
 
 def cache(arch: Architecture, tokens: int, b: int) -> int:

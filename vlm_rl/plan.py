@@ -11,7 +11,7 @@ from vlm_rl import footprint
 from vlm_rl.architecture import PARTS, Architecture
 from vlm_rl.config import TrainConfig
 from vlm_rl.errors import UserError, unknown
-from vlm_rl.footprint import BYTES, Row, States, Trained
+from vlm_rl.footprint import BYTES, Moment, Row, Sharing, States, Trained
 
 GIB = 1 << 30
 # Memory that torch reports, a little below the name; ours, from data sheets.
@@ -74,8 +74,12 @@ class Setting:
         return Trained(model.trained or PARTS, *adapters, checkpointing=model.gradient_checkpointing)
 
     @property
+    def sharing(self) -> Sharing:
+        return Sharing(self.machine.count)
+
+    @property
     def states(self) -> States:
-        return footprint.states(self.arch, self.b, self.trained)
+        return footprint.shared_states(self.arch, self.b, self.trained, self.sharing)
 
     @property
     def prompts(self) -> int:
@@ -153,18 +157,23 @@ def update(setting: Setting) -> Phase:
     """At whichever moment of the largest pack's backward, or of the optimiser's step, holds most."""
     states, own = setting.states, resident(setting)
     asleep = (Share("vLLM asleep", VLLM_ASLEEP),) if setting.config.rollout.engine == "vllm" else ()
-    gathered = states.gathered if setting.packs_follow else 0
+    gathered = states.gathered if setting.packs_follow or setting.sharing.zero else 0
     moments = [
         (name, row, moment)
         for row in largest_rows(setting)
         for name, moment in footprint.backward(setting.arch, row, setting.b, setting.trained).items()
     ]
-    name, row, fullest = max(moments, key=lambda found: found[2].total)
-    if gathered + fullest.total < states.step:
+
+    def total(found: tuple[str, Row, Moment]) -> int:
+        return found[2].activations + footprint.reduced(found[2].gradients, setting.b, setting.sharing)
+
+    name, row, fullest = max(moments, key=total)
+    made = footprint.reduced(fullest.gradients, setting.b, setting.sharing)
+    if gathered + fullest.activations + made < states.step:
         return Phase("update", (*own, *asleep, Share("gradients and the optimiser at work", states.step)))
     shares = (
         Share(f"activations, fullest at: {name}; {row.tokens:,} tokens, {row.completions} completions", fullest.activations),
-        Share("gradients", fullest.gradients + gathered),
+        Share("gradients", made + gathered),
     )
     return Phase("update", (*own, *asleep, *shares))
 

@@ -15,6 +15,7 @@ from vlm_rl.memory import guarded
 from vlm_rl.optim import Optimiser
 from vlm_rl.packing import Item, split
 from vlm_rl.policy import Policy
+from vlm_rl.seeds import stable_hash
 from vlm_rl.trainer import Clock
 from vlm_rl.types import Sample
 
@@ -46,6 +47,7 @@ class SftTrainer:
         """Train from step `done` + 1 to the end."""
         for step in range(done + 1, self.steps + 1):
             clock = Clock()
+            torch.manual_seed(stable_hash("dropout", step))  # whatever was done before this process went on
             rows = self.rows(step)
             items = self.items(rows)
             clock.lap("time/prepare")

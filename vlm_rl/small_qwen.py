@@ -1,5 +1,6 @@
 """Small models of the Qwen-VL families: pictures of any shape on a grid of patches, mRoPE."""
 
+from dataclasses import replace
 from typing import Any
 
 import transformers
@@ -35,6 +36,9 @@ CHAT_TEMPLATE = (
     "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
 )
 
+# Qwen3.5 opens the thought itself.
+THINKING_TEMPLATE = CHAT_TEMPLATE.removesuffix("{% endif %}") + "<think>\n{% endif %}"
+
 
 def _processor(sizes: ScratchConfig, video: str) -> dict[str, Any]:
     """Pictures are resized to about `image_size` squared pixels, keeping their aspect."""
@@ -62,6 +66,22 @@ def _config(sizes: ScratchConfig, tokenizer: Any) -> dict[str, Any]:
     }
 
 
+def _config_with_states(sizes: ScratchConfig, tokenizer: Any) -> dict[str, Any]:
+    """Every second layer carries a state; released models have three of four."""
+    config, head = _config(sizes, tokenizer), sizes.hidden_size // sizes.heads
+    turned = head // 4  # half of half: a part of each head is turned by the position
+    section = [turned - 2 * (3 * turned // 8), 3 * turned // 8, 3 * turned // 8]
+    config["text_config"]["rope_parameters"] |= {"mrope_section": section, "mrope_interleaved": True, "partial_rotary_factor": 0.5}
+    config["text_config"] |= {
+        "layer_types": ["full_attention" if i % 2 else "linear_attention" for i in range(sizes.layers)],
+        "linear_key_head_dim": head,
+        "linear_value_head_dim": head,
+        "linear_num_key_heads": max(1, sizes.heads // 2),
+        "linear_num_value_heads": sizes.heads,
+    }
+    return config
+
+
 def _vision(sizes: ScratchConfig) -> dict[str, Any]:
     width, hidden = sizes.vision_hidden_size, sizes.hidden_size
     shared = {"depth": sizes.vision_layers, "num_heads": 4, "patch_size": sizes.patch_size}
@@ -70,6 +90,8 @@ def _vision(sizes: ScratchConfig) -> dict[str, Any]:
         return shared | {"embed_dim": width, "hidden_size": hidden, "mlp_ratio": 2}
     shared |= {"hidden_size": width, "intermediate_size": 2 * width, "out_hidden_size": hidden}
     shared |= {"initializer_range": sizes.initializer_range}
+    if sizes.family == "qwen3_5":
+        return shared | {"num_position_embeddings": 144}
     if sizes.family == "qwen3_vl":
         return shared | {"deepstack_visual_indexes": list(range(sizes.vision_layers)), "num_position_embeddings": 144}
     return shared | {"fullatt_block_indexes": list(range(sizes.vision_layers)), "window_size": 8 * sizes.patch_size}
@@ -80,8 +102,12 @@ def _recipe(model: str, processor: str, video: str) -> Recipe:
     return Recipe(SPECIAL, ROLES, CHAT_TEMPLATE, classes, lambda sizes, tokenizer: _processor(sizes, video), _config)
 
 
+_QWEN3_5 = _recipe("Qwen3_5", "Qwen3VLProcessor", "Qwen3VLVideoProcessor")
+
+
 RECIPES = {
     "qwen2_vl": _recipe("Qwen2VL", "Qwen2VLProcessor", "Qwen2VLVideoProcessor"),
     "qwen2_5_vl": _recipe("Qwen2_5_VL", "Qwen2_5_VLProcessor", "Qwen2VLVideoProcessor"),
     "qwen3_vl": _recipe("Qwen3VL", "Qwen3VLProcessor", "Qwen3VLVideoProcessor"),
+    "qwen3_5": replace(_QWEN3_5, config=_config_with_states, template=THINKING_TEMPLATE),
 }

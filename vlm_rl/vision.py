@@ -82,8 +82,9 @@ class VisualProcessor:
     def budget(self) -> VideoBudget:
         """The config's, with qwen-vl-utils' defaults. Where the processor resizes frames itself they are handed to it whole, unless the
         config bounds them."""
-        config, video = self.config, self.processor.video_processor
+        config = self.config
         if not self.family.whole_frames:
+            video = self.processor.video_processor
             return video_budget(config, video.patch_size * video.merge_size)
         return VideoBudget(
             fps=config.video_fps,

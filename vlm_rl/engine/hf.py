@@ -89,7 +89,7 @@ class HFEngine:
         place = {key: i for i, key in enumerate(prompts)}
         source = torch.tensor([place[id(row.request.prompt)] for row in rows], device=self.policy.device)
         logits, cache, mask, position = self._prefill(list(prompts.values()))
-        cache.batch_select_indices(source)
+        cache.reorder_cache(source)  # unlike batch_select_indices it knows layers that carry a state
         logits, mask, position = logits[source], mask[source], position[source]
         draw = Draw(rows, self.policy.device)
         active = list(range(len(rows)))
@@ -103,7 +103,7 @@ class HFEngine:
                 return
             if len(keep) < len(active):
                 index = torch.tensor(keep, device=ids.device)
-                cache.batch_select_indices(index)
+                cache.reorder_cache(index)
                 active = [active[k] for k in keep]
                 ids, mask, position = ids[index], mask[index], position[index]
                 draw.select(index)

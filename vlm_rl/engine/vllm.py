@@ -77,7 +77,7 @@ class VLLMEngine:
         vLLM's reload clears the worker's encoded pictures and not the scheduler's notion of them, so that the next known picture would
         crash it; other ways of moving weights clear neither and would be stale in silence. Both are cleared here whatever the way.
         """
-        self.llm.collective_rpc("reload_weights", kwargs={"weights_iterator": list(weights)})
+        self.llm.collective_rpc("reload_weights", kwargs={"weights_iterator": iter(weights)})
         self.llm.apply_model(_repack_projection)
         self.forget()
 
