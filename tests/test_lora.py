@@ -33,9 +33,14 @@ def disturb(model: nn.Module, size: float = 0.05) -> None:
                 parameter.add_(torch.randn(parameter.shape, generator=generator).to(parameter) * size)
 
 
+def linear_parts(family: str) -> tuple[str, ...]:
+    """Gemma 3 projects by a matrix that is no layer."""
+    return EVERYWHERE[:2] if family == "gemma3" else EVERYWHERE
+
+
 def adapted(family: str = "qwen2_5_vl", **settings):
     policy, chat = make(family)
-    lora.attach(policy.model, LoraConfig(**{"parts": EVERYWHERE, "rank": 4} | settings), "base", seed=0)
+    lora.attach(policy.model, LoraConfig(**{"parts": linear_parts(family), "rank": 4} | settings), "base", seed=0)
     disturb(policy.model)
     return policy, chat
 
