@@ -5,13 +5,13 @@ from pathlib import Path
 
 import pytest
 import torch
-from runs_small import train_config, write_model
+from runs_small import train_config, write_model, write_rows
 from safetensors.torch import load_file
 from test_train_runs import Killed, metrics, stop_after
 
-from vlm_rl import cli_train, models
+from vlm_rl import cli_doctor, cli_sft, cli_train, models
 from vlm_rl.cli_train import TrainRun
-from vlm_rl.config import TrainConfig
+from vlm_rl.config import SftConfig, TrainConfig
 from vlm_rl.engine.hf import HFEngine
 from vlm_rl.errors import UserError
 from vlm_rl.loading import load
@@ -45,6 +45,44 @@ def test_a_broken_run_resumed_equals_the_unbroken_one(tmp_path, monkeypatch, kin
     states = [torch.load(run / "checkpoints" / "step_4" / "trainer_state.pt", weights_only=True) for run in (whole, broken)]
     moments = [[t for state in s["optimizer"]["adam"]["state"].values() for t in state.values()] for s in states]
     assert moments[0] and all(torch.equal(a, b) for a, b in zip(*moments, strict=True))
+
+
+def test_a_broken_fine_tuning_with_dropout_resumes_to_the_bit(tmp_path, monkeypatch):
+    write_model(tmp_path / "model")
+    rows = write_rows(tmp_path / "rows", responses=True)
+    (tmp_path / "sft.yaml").write_text(
+        f"run_dir: {tmp_path}/whole\nmodel: {{path: {tmp_path}/model, lora: {{parts: [text], rank: 4, dropout: 0.3}}}}\n"
+        f"data: {{name: jsonl, path: {rows}}}\ntrain: {{steps: 4, batch_size: 4}}\noptim: {{learning_rate: 0.01}}\n"
+        "eval: {questions: 2}\nrollout: {max_new_tokens: 8}\ncheckpoint: {every: 2}\ntracker: {tensorboard: false}\n"
+    )
+    whole, sure = (
+        cli_sft.sft(load(SftConfig, tmp_path / "sft.yaml", overrides))
+        for overrides in ([], ["model.lora.dropout=0", f"run_dir={tmp_path}/sure"])
+    )
+    config, save = load(SftConfig, tmp_path / "sft.yaml", [f"run_dir={tmp_path}/broken"]), cli_sft.SftRun.save
+    with monkeypatch.context() as patch:
+        patch.setattr(cli_sft.SftRun, "save", lambda run, step: save(run, step) if step < 3 else killed())
+        with pytest.raises(Killed):
+            cli_sft.sft(config)
+    torch.manual_seed(77)
+    broken = cli_sft.sft(config)
+    ends = [final(run, "adapter_model.safetensors") for run in (whole, broken, sure)]
+    assert all(torch.equal(tensor, ends[1][name]) for name, tensor in ends[0].items())
+    assert not all(torch.equal(tensor, ends[2][name]) for name, tensor in ends[0].items()), "dropout does something"
+
+
+def killed() -> None:
+    raise Killed
+
+
+def test_the_doctor_finds_nothing_wrong_with_adapters(tmp_path):
+    config = train_config(tmp_path, LORA, *START)
+    assert cli_doctor.doctor(config, {}, lambda table: None, tmp_path / "found.json") == 0
+    checks = json.loads((tmp_path / "found.json").read_text())["checks"]
+    passed = {name for name, finding in checks.items() if finding["status"] == "pass"}
+    assert {"log-probs", "packing", "weights move", "resume", "memory"} <= passed
+    moved = checks["weights move"]["numbers"]
+    assert moved["frozen"] > 30 and moved["frozen_moved"] == 0 and moved["moved"] > 0
 
 
 def test_only_the_parts_that_train_move(tmp_path):
