@@ -10,7 +10,7 @@ import transformers
 from models_small import completions, sample
 from torch.autograd.graph import saved_tensors_hooks
 
-from vlm_rl import footprint, lora, small
+from vlm_rl import footprint, lora, projection, small
 from vlm_rl.architecture import FAMILIES, PUBLISHED, of_config
 from vlm_rl.config import LoraConfig, OptimConfig, ScratchConfig
 from vlm_rl.footprint import BYTES, Row, Sharing, Trained
@@ -203,7 +203,8 @@ def test_by_hand():
     assert footprint.cache(arch, 1, 2) == 2 * 2 * 28 * 4 * 128 == 57_344
     row = Row(prompts=1, prompt=1000, completions=8, completion=500, patches=2800)
     assert (row.tokens, row.written, row.keys) == (5000, 4000, 12_000)
-    assert footprint.vocabulary(arch, row) == 20 * 2048 * 152_064
+    assert footprint.vocabulary(arch, row, 2) == (4 + 4 + 2) * (1 << 27) and projection.TILE["cuda"] == footprint.TILE
+    assert footprint.vocabulary(arch, Row(1, 1000, 1, 20, 2800), 4) == (4 + 4) * 20 * 152_064
     repeated = 2 * 2 * 12_000 * 3584
     read, written, mask = 1000 * (2 * 2 * (3584 + 512) + 4 * 28), 4000 * (2 * 2 * 3584 + 4 * 28), 2 * 12_000 * 500
     assert footprint.attention_layer(arch, row, 2) == repeated + read + written + mask

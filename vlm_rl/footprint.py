@@ -15,7 +15,7 @@ from vlm_rl.families import Part
 BYTES: Mapping[str, int] = {"float32": 4, "bfloat16": 2}
 SINGLE, DOUBLE = 4, 8
 BUCKET, LIVE = 500_000_000, 1_000_000_000  # numbers that DeepSpeed sums at once, and that ZeRO-3 holds whole at once: its defaults
-CHUNK = 2048  # completion tokens projected on the vocabulary at once: policy.CHUNK
+TILE = 1 << 27  # logits at once, on CUDA: projection.TILE
 
 
 @dataclass(frozen=True)
@@ -91,9 +91,9 @@ def shared(arch: Architecture, row: Row, b: int) -> int:
     return row.tokens * ((SINGLE + b) * text.hidden + SINGLE + 2 * b * text.head) + row.written * b * text.hidden
 
 
-def vocabulary(arch: Architecture, row: Row) -> int:
-    """Held at once while a chunk is projected: logits, log-probs, and three more of their size for the entropy, all in float32."""
-    return 5 * SINGLE * min(CHUNK, row.written) * arch.text.vocabulary
+def vocabulary(arch: Architecture, row: Row, b: int) -> int:
+    """Held at once for a tile of the vocabulary projection: logits as the model gives them, in float32, and their probabilities."""
+    return (2 * SINGLE + (b if b < SINGLE else 0)) * min(TILE, row.written * arch.text.vocabulary)
 
 
 def pixels(arch: Architecture, patches: int, b: int) -> int:
@@ -162,10 +162,11 @@ def backward(arch: Architecture, row: Row, b: int, trained: Trained) -> Mapping[
     size = b if trained.rank is None else SINGLE
     made = {part: size * trained.weights(arch, part) for part in PARTS}
     head = b * text.vocabulary * text.hidden if trained.rank is None and "text" in trained.parts else 0
+    summed = head + (head // b * SINGLE if b < SINGLE else 0)  # the projection's gradient, in float32 and then as the weight is
     text_work, seen_work = layer_work(arch, row, b), tower_work(arch, row.patches, b)
     return {
         "forward of the tower": Moment(pictures + seen_work),
-        "vocabulary": Moment(whole + vocabulary(arch, row), 2 * head),
+        "vocabulary": Moment(whole + vocabulary(arch, row, b) + b * text.hidden * row.written, summed),
         "last layer": Moment(whole + again + text_work, head),
         "first layer": Moment(pictures + kept + again + text_work, made["text"]),
         "embedding": Moment(pictures, made["text"] + head),

@@ -1,6 +1,6 @@
 """What to turn in a config whose plan does not fit, and what the plan says after it. Knobs that cost nothing but time come first."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -22,26 +22,48 @@ class Turn:
 
 
 def turns(setting: Setting) -> tuple[Turn, ...]:
-    """Overrides that bring the plan nearer to the device, each laid over those before, until it fits or none helps."""
-    made: list[Turn] = []
-    while not plan.fits(setting) and len(made) < MOST_TURNS:
-        better = next((found for knob in KNOBS if (found := _helpful(setting, knob))), None)
-        if better is None:
+    """Overrides that bring the plan nearer to the device, each laid over those before, until it fits or none helps. What turned out to be
+    needless is left out."""
+    chosen, now = [], setting
+    while not plan.fits(now) and len(chosen) < MOST_TURNS:
+        knob = next((knob for knob in KNOBS if _helps(now, knob)), None)
+        if knob is None:
             break
-        override, setting = better
+        chosen.append(knob)
+        now = _turned(now, knob)
+    for knob in dict.fromkeys(chosen) if plan.fits(now) else ():
+        rest = [other for other in chosen if other is not knob]
+        chosen = rest if plan.fits(_all_turned(setting, rest)) else chosen
+    return tuple(_told(setting, chosen))
+
+
+def _told(setting: Setting, chosen: Sequence[Knob]) -> list[Turn]:
+    """A key that is turned again has its last value only."""
+    made: list[Turn] = []
+    for knob in chosen:
+        found = knob(setting)
+        if found is None:
+            continue
+        setting = replace(setting, config=found[1])
         totals = {phase.name: phase.total for phase in plan.phases(setting)}
-        same = made and made[-1].override.partition("=")[0] == override.partition("=")[0]
-        made = made[:-1] if same else made  # the same key turned further is one turn
-        made.append(Turn(override, totals, plan.fits(setting)))
-    return tuple(made)
+        others = [turn for turn in made if turn.override.partition("=")[0] != found[0].partition("=")[0]]
+        made = [*others, Turn(found[0], totals, plan.fits(setting))]
+    return made
 
 
-def _helpful(setting: Setting, knob: Knob) -> tuple[str, Setting] | None:
+def _helps(setting: Setting, knob: Knob) -> bool:
+    return _excess(_turned(setting, knob)) < 0.995 * _excess(setting)
+
+
+def _turned(setting: Setting, knob: Knob) -> Setting:
     found = knob(setting)
-    if found is None:
-        return None
-    turned = replace(setting, config=found[1])
-    return (found[0], turned) if _excess(turned) < 0.995 * _excess(setting) else None
+    return setting if found is None else replace(setting, config=found[1])
+
+
+def _all_turned(setting: Setting, knobs: Sequence[Knob]) -> Setting:
+    for knob in knobs:
+        setting = _turned(setting, knob)
+    return setting
 
 
 def _excess(setting: Setting) -> float:
@@ -100,8 +122,8 @@ def _adapters(setting: Setting) -> tuple[str, TrainConfig] | None:
     model = setting.config.model
     if model.lora is not None or setting.config.algo.reference.kind != "fixed":
         return None
-    turned = model.model_copy(update={"lora": LoraConfig(), "train": ()})
-    return "model.lora={parts: [text]}", setting.config.model_copy(update={"model": turned})
+    turned = {"model": model.model_copy(update={"lora": LoraConfig(), "train": ()})}
+    return "model.lora={parts: [text]}", setting.config.model_copy(update=turned)
 
 
 KNOBS: tuple[Knob, ...] = (_checkpointing, _budget, _batch, _share, _dtype, _adapters)
