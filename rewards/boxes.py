@@ -12,6 +12,7 @@ import math
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import Literal, get_args
 
 from data.boxes import distinct, fitted
@@ -22,6 +23,7 @@ Convention = Literal["abs_original", "abs_resized", "rel_1", "rel_1000"]
 CONVENTIONS: tuple[Convention, ...] = get_args(Convention)
 Reason = Literal["syntax", "count", "number", "order", "outside", "thin", "source", "many"]
 MOST_BOXES = 16
+MOST_SPOKEN = 1000  # are looked at, so that a response of nothing but boxes takes no longer than any other
 MOST_RATIO = 100.0  # of a crop's sides; processors refuse 200
 
 _NUMBER = r"[-+]?(?:[0-9]{1,15}(?:\.[0-9]{0,20})?|\.[0-9]{1,20})(?:[eE][-+]?[0-9]{1,3})?"
@@ -83,9 +85,9 @@ class Spoken:
 
 
 def spoken(text: str) -> Iterator[Spoken]:
-    """The boxes of a text, in order. Where keys or tags say which lists are boxes, other lists of four numbers are none."""
-    declared = list(_DECLARED.finditer(text))
-    for match in _PLAIN.finditer(text) if not declared else ():
+    """The first MOST_SPOKEN boxes of a text, in order. Where keys or tags say what is a box, other lists of four numbers are none."""
+    declared = list(islice(_DECLARED.finditer(text), MOST_SPOKEN))
+    for match in islice(_PLAIN.finditer(text), MOST_SPOKEN) if not declared else ():
         yield Spoken(match[0], _numbers(match["list"] or match["points"]))
     ends = [0, *(match.end() for match in declared)]
     for match, last in zip(declared, ends, strict=False):

@@ -1,12 +1,15 @@
 """How near a transcript comes to the text that was to be read: exp(-WER), SophiaVL-R1's outcome for OCR (arXiv 2505.17018).
 
 Deviations: words stand between spaces and keep their case; where the reference has no space and is not Latin, characters count instead; an
-answer of more than 4 times the reference's words (and 16) scores 0, which is less than exp(-3).
+answer of more than 4 times the reference's words (and 16) scores 0, which is less than exp(-3); and one without content (`judging.content_free`)
+scores 0, where exp(-1) would be paid for a full stop, unless the reference has none either.
 """
 
 import math
 from collections.abc import Hashable, Mapping, Sequence
 from typing import Any
+
+from rewards.judging import content_free
 
 _MOST_RATIO, _MOST_MORE = 4, 16
 
@@ -16,6 +19,8 @@ def wer_score(gold: str, answer: str, meta: Mapping[str, Any]) -> float:
     by_character = len(gold.split()) == 1 and 2 * sum(c.isascii() for c in gold) < len(gold)
     reference, said = (list("".join(text.split())) if by_character else text.split() for text in (gold, answer))
     if not reference or not said or len(said) > _MOST_RATIO * len(reference) + _MOST_MORE:
+        return 0.0
+    if content_free(answer) and not content_free(gold):
         return 0.0
     return math.exp(-edit_distance(reference, said) / len(reference))
 
