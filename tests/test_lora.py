@@ -208,3 +208,44 @@ def test_a_part_can_have_a_rate_of_its_own():
     for name, size in steps.items():
         rate = {"text": 1e-3, "tower": 1e-5, "projector": 1e-4}[parts.part_of("qwen2_5_vl", name)] / 2
         assert size == pytest.approx(rate, rel=0.05), name
+
+
+def moving(*still: str) -> tuple[nn.Module, parts.Movement]:
+    """A model of which everything trains, and its movement after a step that leaves parts still."""
+    policy, _ = make()
+    movement = parts.Movement(policy.model, Optimiser(policy, OptimConfig(), 1))
+    with torch.no_grad():
+        for name, p in policy.model.named_parameters():
+            p.add_(0.0 if parts.part_of("qwen2_5_vl", name) in still else 1.0)
+    return policy.model, movement
+
+
+def test_a_part_must_move_once_it_had_something_to_see():
+    _, movement = moving("tower", "projector")
+    movement.after_step(1, updated=False, pictured=1.0)  # every group was flat
+    movement.after_step(2, updated=True, pictured=0.0)
+    movement.check(2, final=True)  # rows of text only
+    movement.after_step(3, updated=True, pictured=0.5)  # those with pictures may have been flat
+    movement.check(3, final=False)
+    with pytest.raises(UserError, match="step 4: no weight of the projector moved although it trains"):
+        movement.check(4, final=True)
+    with pytest.raises(UserError, match="step 4: no weight of the projector moved although it trains"):
+        movement.after_step(4, updated=True, pictured=1.0)
+    _, movement = moving("text")
+    with pytest.raises(UserError, match="step 1: no weight of the text moved although it trains"):
+        movement.after_step(1, updated=True, pictured=0.0)
+    _, movement = moving()
+    movement.after_step(1, updated=True, pictured=1.0)
+    movement.check(9, final=True)
+
+
+def test_frozen_weights_are_held_to_the_bit_before_every_checkpoint():
+    policy, _ = make()
+    parts.freeze_others(policy.model, ("text",))
+    movement = parts.Movement(policy.model, Optimiser(policy, OptimConfig(), 1))
+    movement.check(1, final=False)
+    weight = policy.model.model.visual.merger.mlp[2].bias
+    with torch.no_grad():
+        weight[3] = torch.nextafter(weight[3], torch.tensor(1.0))
+    with pytest.raises(UserError, match=r"step 2: 1 of \d+ frozen tensors moved, such as model\.visual\.merger\.mlp\.2\.bias"):
+        movement.check(2, final=False)

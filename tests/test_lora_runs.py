@@ -9,7 +9,7 @@ from runs_small import train_config, write_model, write_rows
 from safetensors.torch import load_file
 from test_train_runs import Killed, metrics, stop_after
 
-from vlm_rl import cli_doctor, cli_sft, cli_train, models
+from vlm_rl import cli_doctor, cli_sft, cli_train, doctor_machine, models
 from vlm_rl.cli_train import TrainRun
 from vlm_rl.config import SftConfig, TrainConfig
 from vlm_rl.engine.hf import HFEngine
@@ -85,6 +85,12 @@ def test_the_doctor_finds_nothing_wrong_with_adapters(tmp_path):
     assert moved["frozen"] > 30 and moved["frozen_moved"] == 0 and moved["moved"] > 0
 
 
+def test_the_doctor_wants_room_for_what_trains(tmp_path):
+    looks = [doctor_machine.look(train_config(tmp_path, *kind)) for kind in ((), (LORA,), ("model.train=[text]",))]
+    assert [look.memory_needed for look in looks] == [looks[0].memory_needed * share / 16 for share in (16, 4, 4)]
+    assert [look.disk_needed for look in looks] == [looks[0].disk_needed * share / 12 for share in (12, 0, 4)]
+
+
 def test_only_the_parts_that_train_move(tmp_path):
     run = cli_train.train(quick(tmp_path, "model.train=[tower]", "optim.part_learning_rates.tower=0.01", "train.steps=1"))
     start, end = load_file(tmp_path / "model" / "model.safetensors"), load_file(run / "checkpoints" / "step_1" / "model.safetensors")
@@ -136,7 +142,7 @@ def test_a_part_that_no_gradient_reaches_stops_the_run(tmp_path, monkeypatch):
 
     whole = Policy._packed
 
-    def blind(self, row, at_T=None):
+    def blind(self, row, at_T):
         with monkeypatch.context() as patch:
             features = type(self.model.model).get_image_features
             patch.setattr(type(self.model.model), "get_image_features", lambda *a, **k: _detached(features(*a, **k)))
