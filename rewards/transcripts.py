@@ -1,8 +1,8 @@
 """How near a transcript comes to the text that was to be read: exp(-WER), SophiaVL-R1's outcome for OCR (arXiv 2505.17018).
 
 Deviations: words stand between spaces and keep their case; where the reference has no space and is not Latin, characters count instead; an
-answer of more than 4 times the reference's words (and 16) scores 0, which is less than exp(-3); and one without content (`judging.content_free`)
-scores 0, where exp(-1) would be paid for a full stop, unless the reference has none either.
+answer of more than 4 times the reference's words (and 16) scores 0, which is less than exp(-3); and one without content
+(`judging.content_free`) scores 0, where exp(-1) would be paid for a full stop, unless the reference has none either.
 """
 
 import math
