@@ -16,6 +16,7 @@ from vlm_rl.chat import Chat
 from vlm_rl.config import ModelConfig, ScratchConfig
 from vlm_rl.doctor_machine import processor_ids
 from vlm_rl.doctor_model import run_problem
+from vlm_rl.engine.vllm import read_as
 from vlm_rl.errors import RowError, UserError
 from vlm_rl.families import FAMILIES, family_of, family_of_processor
 from vlm_rl.packing import Item, join_vision
@@ -252,3 +253,14 @@ def test_gemmas_window_and_pictures_change_what_is_computed():
     masks = dense_masks(row_.lengths, row_.types_L, mask, policy.model.config.text_config.sliding_window)
     assert ((masks["full_attention"] == 0) & (mask < 0)).sum() == 2 * 9 * 8 // 2  # both ways among 9 tokens, twice
     assert ((masks["sliding_attention"] < 0) & (masks["full_attention"] == 0)).any()
+
+
+def test_vllms_ids_of_frames_are_read_as_the_processors():
+    """vLLM 0.32 leaves InternVL's <video> at every visual token of its frames; anything else that differs still shows."""
+    chat = make_chat("internvl")
+    prompt = chat.prompt(VIDEOS["video"])
+    mark, shown = chat.tokenizer.convert_tokens_to_ids("<video>"), chat.placeholder["video"]
+    theirs_ = [mark if id_ == shown else id_ for id_ in prompt.expanded_ids]
+    assert theirs_ != list(prompt.expanded_ids) == read_as(chat, theirs_)
+    assert read_as(chat, theirs_[1:]) != list(prompt.expanded_ids)
+    assert read_as(make_chat("qwen3_vl"), theirs_) == theirs_

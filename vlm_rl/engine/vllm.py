@@ -136,13 +136,23 @@ class VLLMEngine:
         return Completion(self.chat.text_of(ids), (Segment(ids, logprobs),), finish)
 
     def _same_prompt(self, prompt: Prompt, seen: Sequence[int]) -> None:
-        if tuple(seen) != prompt.expanded_ids:
+        if tuple(read_as(self.chat, seen)) != prompt.expanded_ids:
             place = next((i for i, (a, b) in enumerate(zip(seen, prompt.expanded_ids, strict=False)) if a != b), "end")
             raise UserError(
                 f"row {prompt.sample.id}: vLLM read {len(seen)} prompt tokens and the trainer {len(prompt.expanded_ids)}, different from "
                 f"token {place} on: they do not see the same picture, video or text. Use rollout.engine=hf, or a vLLM whose processor is "
                 "that of the installed transformers"
             )
+
+
+def read_as(chat: Chat, seen: Sequence[int]) -> list[int]:
+    """vLLM's ids of a prompt as the family's processor writes them: where that has frames and pictures stand at one token, vLLM (InternVL,
+    seen in 0.32) keeps a video's mark at the tokens of its frames."""
+    family = chat.family
+    if family.shown.get("video") != family.shown["image"]:
+        return list(seen)
+    mark = chat.tokenizer.convert_tokens_to_ids(family.marks["video"])
+    return [chat.placeholder["video"] if id_ == mark else id_ for id_ in seen]
 
 
 def _import() -> Any:
