@@ -115,6 +115,15 @@ def test_the_start_and_the_reference_are_the_policy_without_its_adapters_and_no_
     assert mine[-1]["loss/kl"] > 0 and mine[0]["loss/kl"] == 0 and len({line["reward/aligned/raw"] for line in mine}) == 4
 
 
+def test_a_copy_is_loaded_only_where_one_is_asked(tmp_path, monkeypatch):
+    loaded, whole = [], models.load_model
+    monkeypatch.setattr(models, "load_model", lambda *args, **kwargs: loaded.append(args) or whole(*args, **kwargs))
+    for i, (overrides, copies) in enumerate([((), 1), (START[:2], 2), (START, 2)]):
+        loaded.clear()
+        cli_train.train(quick(tmp_path, "train.steps=1", f"run_dir={tmp_path}/{i}", *overrides))
+        assert len(loaded) == copies, overrides
+
+
 def test_a_frozen_weight_that_moves_stops_the_run(tmp_path, monkeypatch):
     whole = TrainRun.updater.func
 

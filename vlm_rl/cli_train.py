@@ -103,8 +103,8 @@ class TrainRun(Run):
     @cached_property
     def engines(self) -> Mapping[str, Engine]:
         """Whom rewards can ask: the policy as it is, and the model it started from where one of them does."""
-        asked = {"start"} & self.mixture.targets
-        return {"policy": self.engine} | dict.fromkeys(asked, self.start_engine)
+        own: dict[str, Engine] = {"policy": self.engine}
+        return own | {"start": self.start_engine} if "start" in self.mixture.targets else own
 
     @cached_property
     def trainer(self) -> Trainer:
