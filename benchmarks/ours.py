@@ -47,7 +47,7 @@ class Ours:
         plan = Plan(seed, 1000, shape.group, sampling, 1000, 1.0)
         hooks = Hooks(lambda *a: None, lambda step: {}, lambda step: None, lambda: False)
         self.mixture, self.ask = Mixture(REWARDS, 0.5), Asker({"policy": self.engine}, chat)
-        self.trainer = Trainer(plan, lambda step: [], self.engine, self.ask, self.mixture, self.updater, hooks)
+        self.trainer = Trainer(plan, lambda step: {}, self.engine, self.ask, self.mixture, self.updater, hooks)
         self.done = 0
 
     def step(self, rows: Sequence[Sample]) -> dict[str, float]:
@@ -62,7 +62,7 @@ class Ours:
 
     def scored(self, prompts: Sequence[Prompt], clock: Clock | None = None) -> list[ScoredGroup]:
         clock = clock or Clock()
-        groups = self.trainer.rollout(prompts, self.done + 1)
+        groups = self.trainer.rollout(dict(enumerate(prompts)), self.done + 1)
         clock.lap("rollout")
         scored = self.mixture.score(groups, self.done, self.ask)
         clock.lap("scoring")

@@ -21,7 +21,7 @@ from vlm_rl import doctor as diagnosis
 from vlm_rl.asking import Asker
 from vlm_rl.cli_doctor_judges import judge_checks
 from vlm_rl.cli_train import TrainRun, prepared
-from vlm_rl.config import TrainConfig
+from vlm_rl.config import DistributedConfig, TrainConfig
 from vlm_rl.console import Console
 from vlm_rl.doctor import Check, Finding
 from vlm_rl.engine.base import GenerateRequest
@@ -71,6 +71,7 @@ def shrunk(config: TrainConfig) -> TrainConfig:
     return config.model_copy(
         update={
             "rollout": rollout.model_copy(update=small),
+            "distributed": DistributedConfig(),  # what is examined is one process's work
             "train": config.train.model_copy(update={"mini_batches": 1, "steps": max(config.train.steps, 3)}),
             "checkpoint": config.checkpoint.model_copy(update={"every": 1, "keep": 1}),
         }
@@ -120,11 +121,11 @@ class Examination:
     @cached_property
     def prompts(self) -> list[list[Prompt]]:
         """Those of three steps."""
-        return [self.run.trainer.prompts(step) for step in (1, 2, 3)]
+        return [list(self.run.trainer.prompts(step).values()) for step in (1, 2, 3)]
 
     @cached_property
     def groups(self) -> list[Group]:
-        return self.run.trainer.rollout(self.prompts[0], 1)
+        return self.run.trainer.rollout(dict(enumerate(self.prompts[0])), 1)
 
     def scored(self, groups: Sequence[Group], every: int) -> list[ScoredGroup]:
         return doctor_model.with_spread(groups, list(self.config.rewards), every)

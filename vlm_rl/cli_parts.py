@@ -14,11 +14,10 @@ from data.split import hold_out, overlap
 from data.templates import render
 from data.video import THUMBNAIL, decode_video
 from data.views import blank
-from eval.runner import CLEAN, Plan, unchanged
+from eval.runner import CLEAN, Ask, Plan, unchanged
 from eval.runner import evaluate as ask_all
 from eval.summary import BLANK
 from vlm_rl import checkpoint, models
-from vlm_rl.asking import Asker
 from vlm_rl.chat import Chat
 from vlm_rl.config import DataConfig, EvalSection, ModelConfig, RolloutConfig, SftConfig, TrainConfig
 from vlm_rl.errors import RowError, UserError
@@ -111,7 +110,7 @@ def resume_point(run_dir: Path) -> tuple[Path | None, int]:
     return newest, int(newest.name.removeprefix("step_")) if newest else 0
 
 
-def evaluate(rows: Sequence[Sample], ask: Asker, settings: EvalSection, rollout: RolloutConfig, full: bool) -> list[Record]:
+def evaluate(rows: Sequence[Sample], ask: Ask, settings: EvalSection, rollout: RolloutConfig, full: bool) -> list[Record]:
     """Greedy answers on clean rows; in full also samples, and the blank-picture control."""
     conditions = {CLEAN: unchanged}
     if full and settings.blank_control and any(row.media for row in rows):

@@ -2,15 +2,16 @@
 
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, TypeVar
 
-from torch import nn
+from torch import Tensor, nn
 
-from data import Rows
+from data import Rows, Subset
 from data.check import check_rows
 from data.sampler import Sampler, make_sampler
 from rewards import grading
@@ -19,6 +20,7 @@ from vlm_rl.asking import Asker
 from vlm_rl.chat import Chat
 from vlm_rl.config import DataConfig, SftConfig, SftSection, TrainConfig
 from vlm_rl.console import Console
+from vlm_rl.distributed import claimed, opened
 from vlm_rl.engine.base import Engine
 from vlm_rl.engine.hf import HFEngine
 from vlm_rl.errors import RowError, UserError
@@ -26,7 +28,9 @@ from vlm_rl.memory import guarded
 from vlm_rl.optim import Optimiser
 from vlm_rl.policy import Policy
 from vlm_rl.preemption import Termination
+from vlm_rl.ranks import ALONE, Ranks
 from vlm_rl.seeds import stable_hash
+from vlm_rl.sharing import Ask
 from vlm_rl.tracker import Tracker
 from vlm_rl.types import Record, Sample
 from vlm_rl.weights import named_weights
@@ -34,19 +38,26 @@ from vlm_rl.weights import named_weights
 ConfigT = TypeVar("ConfigT", TrainConfig, SftConfig)
 
 
-def carry_out(config: ConfigT, make: Callable[[ConfigT, Path, Path | None, int, Console], "Run"]) -> Path:
+def carry_out(config: ConfigT, make: Callable[[ConfigT, Path, Path | None, int, Console, Ranks], "Run"]) -> Path:
     """Run to the end from the newest whole checkpoint of `run_dir`; a finished run is only pointed at. Returns the run directory."""
-    with rundir.claimed(config) as run_dir:
-        path, done = cli_parts.resume_point(run_dir)
+    with opened(config) as ranks:
+        return carried_out(config, make, ranks)
+
+
+def carried_out(config: ConfigT, make: Callable[[ConfigT, Path, Path | None, int, Console, Ranks], "Run"], ranks: Ranks) -> Path:
+    """The same by processes that have found each other."""
+    with claimed(config, ranks) as run_dir:
+        path, done = ranks.first_says("where to begin", lambda: cli_parts.resume_point(run_dir))
         with Console(config.train.steps, start_step=done) as console:
-            if rundir.is_finished(run_dir):
+            if ranks.first_says("finished or not", lambda: rundir.is_finished(run_dir)):
                 report = run_dir / "report.html"
                 place = f"report at {report}" if report.exists() else path
                 console.message(f"{run_dir} is finished: {place}; to train anew write run_dir=OTHER")
             else:
-                run = make(config, run_dir, path, done, console)
+                run = make(config, run_dir, path, done, console, ranks)
                 with run.termination.heard(run.put_down):
                     run.go()
+        ranks.wait("the end")
     return run_dir
 
 
@@ -59,6 +70,7 @@ class Run(ABC):
     path: Path | None
     done: int
     console: Console
+    ranks: Ranks = ALONE
     bad: dict[str, RowError] = field(default_factory=dict)
     skipped: set[str] = field(default_factory=set)
     held_out: Rows = ()
@@ -79,14 +91,17 @@ class Run(ABC):
         """What may refuse a run comes before the long work; what the tracker needs may not be there."""
         self.check_same_data()
         self.check_rows()
-        self.tracker = Tracker(self.run_dir, self.config.tracker.tensorboard, self.config.tracker.wandb, self.done)
+        if self.ranks.first:
+            self.tracker = Tracker(self.run_dir, self.config.tracker.tensorboard, self.config.tracker.wandb, self.done)
+        self.ranks.wait("the files of the run are ready")
 
     def finish(self, facts: Mapping[str, Any]) -> dict[str, Any]:
         """Write the model card, and summary.json, by which a run is known to be finished. Returns what that holds."""
-        self.tracker.close()
         whole = {**facts, **rundir.machine(), "time/total": self.seconds(), "run/finished": True}
-        model_card.write(self.last_checkpoint, self.run_dir, checkpoint.step_of(self.last_checkpoint), whole)
-        rundir.write_json(self.run_dir / "summary.json", whole)
+        if self.ranks.first:
+            self.tracker.close()
+            model_card.write(self.last_checkpoint, self.run_dir, checkpoint.step_of(self.last_checkpoint), whole)
+            rundir.write_json(self.run_dir / "summary.json", whole)
         return whole
 
     @property
@@ -160,19 +175,39 @@ class Run(ABC):
     @cached_property
     @guarded("load")
     def optimiser(self) -> Optimiser:
-        config = self.config.optim
-        optimiser = Optimiser(self.optimised, config, self.updates, parts.rates(self.policy.model, config))
+        optimiser = self.new_optimiser()
         if self.path is not None:
             optimiser.load_state_dict(checkpoint.load_state(self.path)["optimizer"])
-        self.movement = parts.Movement(self.policy.model, optimiser)
+        self.movement = parts.Movement(self.policy.model, optimiser, self.whole_weights)
         self.movement.expect(self.resumed.get("frozen", self.movement.mark), self.path, self.config.model.path)
         return optimiser
+
+    def new_optimiser(self) -> Optimiser:
+        config = self.config.optim
+        return Optimiser(self.optimised, config, self.updates, parts.rates(self.policy.model, config), self.ranks)
+
+    def whole_weights(self) -> Iterator[tuple[str, Tensor]]:
+        """Of the policy's model, as they are and by name. All processes go through all of them."""
+        return self.policy.model.named_parameters()
+
+    @property
+    def answering(self) -> Policy:
+        """The policy where it generates, scores and is saved: the trained one, or a copy of its modules that borrows the weights."""
+        return self.policy
+
+    def weights_at_hand(self) -> AbstractContextManager[None]:
+        """Around the saving of `answering`, by all processes."""
+        return nullcontext()
+
+    def shared(self, ask: Ask) -> Ask:
+        """The same asking, where several processes share it."""
+        return ask
 
     @cached_property
     def engine(self) -> Engine:
         """What writes rollouts and answers of evaluations: the policy itself, or vLLM beside it."""
         rollout = self.config.rollout
-        own = HFEngine(self.policy, self.chat, rollout.batch_size, self.config.train.token_budget)
+        own = HFEngine(self.answering, self.chat, rollout.batch_size, self.config.train.token_budget)
         if rollout.engine == "hf":
             return own
         from vlm_rl.engine.vllm import VLLMEngine
@@ -180,7 +215,9 @@ class Run(ABC):
         model, adapted = self.config.model, self.config.model.lora is not None
         source = str((None if adapted else self.path) or model.path or self.run_dir / "random_start")
         if not (self.path or model.path):
-            models.save_model(Path(source), self.policy.model, self.chat)
+            if self.ranks.first:
+                models.save_model(Path(source), self.policy.model, self.chat)
+            self.ranks.wait("the random start is written")
         longest = model.max_prompt_tokens + rollout.max_new_tokens
         engine = VLLMEngine(models.source_of(source, "model.path"), self.chat, rollout.vllm, own, longest)
         if adapted and self.path is not None:
@@ -215,7 +252,12 @@ class Run(ABC):
     def try_rows(self, rows: Rows) -> list[RowError]:
         """Parse, decode, verify the gold answer, and look whether a prompt of bearable length can be made of each row."""
         phase = partial(self.console.phase, "checking rows")
-        return check_rows(rows, grading.gold_problem, phase, budget=self.chat.look.budget, prompt_problem=self.chat.problem)
+        own = rows if self.ranks.world == 1 else Subset(rows, [i for i, _ in self.ranks.share(range(len(rows)))])
+        errors = check_rows(own, grading.gold_problem, phase, budget=self.chat.look.budget, prompt_problem=self.chat.problem)
+        if self.ranks.world == 1:
+            return errors
+        told = self.ranks.exchange("bad rows", [(error.row_id, error.reason) for error in errors])
+        return [RowError(*said) for part in told for said in part]
 
     def samples(self, step: int) -> list[Sample]:
         """The usable rows of a step (from 1). Raises UserError when there is none, or too many were bad."""
@@ -250,7 +292,7 @@ class Run(ABC):
     def answers(self, what: str, full: bool) -> list[Record]:
         """Graded answers of the policy as it is now: in full to all held-out rows, else greedy ones to the few used during training."""
         rows = self.held_out if full else self.few
-        ask = Asker({"policy": self.engine}, self.chat, partial(self.console.phase, what))
+        ask = self.shared(Asker({"policy": self.engine}, self.chat, partial(self.console.phase, what)))
         return cli_parts.evaluate(rows, ask, self.config.eval, self.config.rollout, full)
 
     def evaluate(self, step: int) -> dict[str, float]:
@@ -279,7 +321,7 @@ class Run(ABC):
         return self.checkpoints / f"step_{self.ended or self.config.train.steps}"
 
     def write_model(self, directory: Path) -> None:
-        models.save_model(directory, self.policy.model, self.chat)
+        models.save_model(directory, self.answering.model, self.chat)
 
     def own_state(self) -> dict[str, Any]:
         """What else a checkpoint of this kind of run holds."""
@@ -296,7 +338,10 @@ class Run(ABC):
         self.movement.check(step, final)
         state = {"step": step, "optimizer": self.optimiser.state_dict(), "seconds": self.seconds()}
         state |= {"data": self.data_mark, "frozen": self.movement.mark, **self.own_state()}
-        checkpoint.save(self.checkpoints, step, self.write_model, state, self.config.checkpoint.keep)
+        with self.weights_at_hand():
+            if self.ranks.first:
+                checkpoint.save(self.checkpoints, step, self.write_model, state, self.config.checkpoint.keep)
+        self.ranks.wait("the checkpoint is written")
         self.written = step
 
     def put_down(self) -> None:

@@ -18,7 +18,9 @@ from vlm_rl import checkpoint, cli_parts, models, replay_file, update
 from vlm_rl.alarms import Alarms, check_alarms
 from vlm_rl.asking import Asker
 from vlm_rl.cli_judges import make_judges
-from vlm_rl.cli_run import Run, carry_out
+from vlm_rl.cli_padding import padding_of
+from vlm_rl.cli_ranks import SharedRun
+from vlm_rl.cli_run import carry_out
 from vlm_rl.cli_watch import Watch, watchers
 from vlm_rl.config import TrainConfig
 from vlm_rl.engine.base import Engine, Judge
@@ -27,8 +29,10 @@ from vlm_rl.errors import RowError, UserError
 from vlm_rl.lora import AdaptersOff, AdaptersOffEngine
 from vlm_rl.memory import guarded
 from vlm_rl.policy import Policy
+from vlm_rl.ranks import ALONE, Ranks
 from vlm_rl.refill import Refill
 from vlm_rl.replay import Replay
+from vlm_rl.sharing import LentEngine, Shared
 from vlm_rl.tracker import read_jsonl
 from vlm_rl.trainer import Hooks, Plan, Trainer, group_seeds
 from vlm_rl.types import Prompt, Record, Sample, Sampling, ScoredGroup
@@ -55,7 +59,7 @@ def prepared(config: TrainConfig, environment: Mapping[str, str]) -> Callable[..
 
 
 @dataclass
-class TrainRun(Run):
+class TrainRun(SharedRun):
     """Training with an evaluation on both sides and a report at the end."""
 
     config: TrainConfig
@@ -78,6 +82,8 @@ class TrainRun(Run):
             self.trainer.run(self.done)
         steps, after = self.ended or self.config.train.steps, self.evaluation("after")
         facts = self.finish({**compare(before, after), **self.watched(steps, after), "run/steps": steps})
+        if not self.ranks.first:
+            return
         written = write_report(self.run_dir)
         self.console.message(in_words(facts))
         self.console.message(f"report: {written}\nmodel:  {self.last_checkpoint}")
@@ -111,18 +117,21 @@ class TrainRun(Run):
         config, rollout, guards = self.config, self.config.rollout, self.config.guards
         sampling = Sampling(rollout.max_new_tokens, rollout.temperature, rollout.stop)
         plan = Plan(config.seed, config.train.steps, rollout.group_size, sampling, guards.parity_every, guards.parity_limit)
-        ask = guarded("generate")(Asker(self.engines, self.chat, judges=self.judges))
+        ask = guarded("generate")(self.shared(Asker(self.engines, self.chat, judges=self.judges)))
         hooks = Hooks(self.log, self.evaluate, self.save, lambda: self.ended is not None)
         dynamic = Refill(**dict(config.algo.dynamic_sampling)) if config.algo.dynamic_sampling else None
-        step = Followed(self.updater, self.policy, self.engine) if isinstance(self.engine, SleepingEngine) else self.updater
-        return Trainer(plan, self.prompts, self.engine, ask, self.mixture, self.termination.whole(step), hooks, dynamic)
+        update = self.updater
+        step = Followed(update, self.policy, self.engine, self.weights) if isinstance(self.engine, SleepingEngine) else update
+        writer = LentEngine(self.engine, self.lender.lent) if self.lender and rollout.engine == "hf" else self.engine
+        return Trainer(plan, self.prompts, writer, ask, self.mixture, self.termination.whole(step), hooks, dynamic, self.ranks)
 
     @cached_property
     def updater(self) -> update.Updater:
         train, rollout, algo = self.config.train, self.config.rollout, self.config.algo
         sizes = (train.token_budget, rollout.max_new_tokens, train.updates_per_rollout, train.mini_batches)
         replay = Replay(algo.replay, rollout.prompts_per_step) if algo.replay else None
-        updater = update.Updater(self.policy, self.optimiser, algo, update.Limits(rollout.temperature, *sizes), self.reference, replay)
+        limits, shared = update.Limits(rollout.temperature, *sizes), Shared(self.ranks, padding_of(self.chat), self.weights)
+        updater = update.Updater(self.policy, self.optimiser, algo, limits, self.reference, replay, shared)
         if self.path is not None:
             state = checkpoint.load_state(self.path)
             if "algo" not in state:
@@ -137,8 +146,9 @@ class TrainRun(Run):
         found: dict[int, Prompt] = {}
         for attempt in range(self.tries):
             if not seeds <= found.keys():
-                prompts = self.prompts(step, attempt)
-                found |= zip(group_seeds(self.config.seed, prompts, step, attempt), prompts, strict=True)
+                prompts = list(self.prompts(step, attempt, ALONE).values())
+                ids = [prompt.sample.id for prompt in prompts]
+                found |= zip(group_seeds(self.config.seed, ids, step, attempt), prompts, strict=True)
         return found
 
     @property
@@ -163,16 +173,21 @@ class TrainRun(Run):
             return AdaptersOff(self.policy)
         return self.start if self.config.algo.reference.kind == "fixed" else self.load_start()
 
-    def prompts(self, step: int, attempt: int = 0) -> list[Prompt]:
-        """The rows of a step (from 1), or of its second and later draws, each under its view, rendered; what cannot be rendered is left out
-        where the config says so."""
-        prompts, samples = [], self.samples(step + attempt * self.config.train.steps)
-        for sample in samples:
+    def prompts(self, step: int, attempt: int = 0, ranks: Ranks | None = None) -> dict[int, Prompt]:
+        """By place, this process's share of the rows of a step (from 1), or of its second and later draws, each under its view, rendered;
+        what cannot be rendered is left out where the config says so."""
+        prompts: dict[int, Prompt] = {}
+        failed: dict[int, tuple[str, str]] = {}
+        ranks, samples = ranks or self.ranks, self.samples(step + attempt * self.config.train.steps)
+        for place, sample in ranks.share(samples):
             try:
-                prompts.append(self.rendered(sample, self.augment(sample, step, samples)))
+                prompts[place] = self.rendered(sample, self.augment(sample, step, samples))
             except RowError as error:
-                self.skip(error)
-        if not prompts:
+                failed[place] = (error.row_id, error.reason)
+        failed = ranks.merge("rows that cannot be rendered", failed)
+        for told in failed.values():
+            self.skip(RowError(*told))
+        if len(failed) == len(samples):
             raise UserError(f"step {step}: no row of the step can be rendered")
         return prompts
 
@@ -185,14 +200,14 @@ class TrainRun(Run):
 
     @cached_property
     def watch(self) -> Watch:
-        return Watch(self.config, self.evaluators, self.few, self.run_dir, self.done)
+        return Watch(self.config, self.evaluators, self.few, self.run_dir, self.done, self.ranks.first)
 
     @guarded("evaluate")
     def watched(self, step: int, records: Sequence[Record]) -> dict[str, float]:
         """Figures of the config's evaluators as the policy is now; 0 is before training, which a resumed run has measured."""
         if not self.evaluators or (step == 0 and self.done):
             return {}
-        ask = Asker(self.engines, self.chat, partial(self.console.phase, "measuring"), self.judges)
+        ask = self.shared(Asker(self.engines, self.chat, partial(self.console.phase, "measuring"), self.judges))
         figures, warnings = self.watch(step, records, ask)
         for warning in warnings:
             self.console.message(f"warning: step {step}: {warning}")
@@ -208,7 +223,7 @@ class TrainRun(Run):
     def evaluation(self, when: str) -> list[Record]:
         """The full evaluation before or after training, kept on disk so that a resumed run does not repeat it."""
         path = self.run_dir / "eval" / f"{when}.jsonl"
-        stored = load_records(path) if path.exists() else []
+        stored = self.ranks.first_says("stored answers", lambda: load_records(path) if path.exists() else [])
         other = _first_difference(stored, self.held_out)
         if other is None:
             return stored
@@ -219,6 +234,8 @@ class TrainRun(Run):
                 "write run_dir=OTHER"
             )
         records = self.answers(f"evaluating {when} training", full=True)
+        if not self.ranks.first:
+            return records
         save_records(path, records)
         greedy = cli_parts.shares(records)
         self.console.message(
@@ -232,11 +249,13 @@ class TrainRun(Run):
         pictured = sum(bool(group.group.sample.media) for group in scored) / len(scored)
         self.movement.after_step(step, "loss/grad_norm" in metrics, pictured)
         ringing, warnings = self.alarms(metrics)
+        self.ended = step if self.alarms.stop else None
+        if not self.ranks.first:
+            return
         self.tracker.log(step, {**metrics, **self.augment.metrics(scored), **ringing, **cli_parts.peak_memory()})
         for warning in warnings:
             self.console.message(f"warning: step {step}: {warning}")
         if self.alarms.stop:
-            self.ended = step
             self.console.message(f"step {step}: {self.alarms.stop}")
         rows = [row for group in scored for row in self.rollout_rows(group)]
         self.tracker.log_rollouts(step, rows)

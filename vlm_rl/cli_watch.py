@@ -41,12 +41,14 @@ class Watch:
     rows: Rows
     run_dir: Path
     done: int
-    file: StepFile = field(init=False)
+    writes: bool = True  # one of several processes does
+    file: StepFile | None = field(init=False, default=None)
 
     def __post_init__(self) -> None:
         path = self.run_dir / WATCHED
-        path.parent.mkdir(exist_ok=True)
-        self.file = StepFile(path, self.done)
+        if self.writes:
+            path.parent.mkdir(exist_ok=True)
+            self.file = StepFile(path, self.done)
 
     def __call__(self, step: int, records: Sequence[Record], ask: Ask) -> tuple[dict[str, float], list[str]]:
         """Metrics and warnings after a step (0: before training); `records` hold the greedy clean answers to the questions."""
@@ -59,6 +61,8 @@ class Watch:
             found += examine(cases_of(rows, start, rows[start : start + CHUNK], clean, questions), self.evaluators, ask)
         study = Study({row.id: row for row in rows}, [*clean, *found])
         sections = measure_all(study, self.evaluators, {})
+        if self.file is None:
+            return logged(sections), []
         before = self.lines()
         now = kept(sections)
         if step > self.file.kept_step:

@@ -10,6 +10,7 @@ from pydantic import Field, PositiveFloat, PositiveInt, field_validator, model_v
 
 from vlm_rl.config_algo import AlgoConfig as AlgoConfig
 from vlm_rl.config_data import DataConfig as DataConfig
+from vlm_rl.config_distributed import DistributedConfig as DistributedConfig
 from vlm_rl.config_evaluators import EvaluatorConfig, check_labels, filled
 from vlm_rl.config_finetune import LoraConfig as LoraConfig
 from vlm_rl.config_finetune import TrainableConfig, check_base, check_rates, check_rl
@@ -200,6 +201,7 @@ class TrainConfig(Section):
     checkpoint: CheckpointSection = CheckpointSection()
     tracker: TrackerSection = TrackerSection()
     guards: GuardSection = GuardSection()
+    distributed: DistributedConfig = DistributedConfig()
 
     @field_validator("rewards")
     @classmethod
@@ -222,6 +224,11 @@ class TrainConfig(Section):
                 "mini-batch holds whole groups"
             )
         check_rates(self.model, self.optim.part_learning_rates)
+        if self.model.lora is not None and self.distributed.zero:
+            raise ValueError(
+                f"distributed.zero={self.distributed.zero} with model.lora: adapters are so small that nothing is won by sharing out their "
+                "optimiser, and DeepSpeed would round them to the model's dtype; write distributed.zero=0"
+            )
         check_rl(self.model, self.algo.reference.kind)
         dynamic = self.algo.dynamic_sampling
         if dynamic and dynamic.reward not in self.rewards:

@@ -4,7 +4,7 @@ Weights of lower precision than float32 get float32 masters: at the rates of rei
 bfloat16 step and would be rounded away without a word. Gradients of the packs of a step are summed in float32 too.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -13,24 +13,28 @@ from torch import nn
 from vlm_rl.algo.schedules import learning_rate
 from vlm_rl.config import OptimConfig
 from vlm_rl.errors import UserError
+from vlm_rl.ranks import ALONE, Ranks
 
 
 class Optimiser:
-    """One optimiser step at a time: after each `backward` call `gather`, then once `step`."""
+    """One optimiser step at a time: `backward` for each pack (or one's own and `gather`), then once `step`. Of several `ranks` each has the
+    whole of it, and gradients are summed over them."""
 
-    def __init__(self, module: nn.Module, config: OptimConfig, steps: int, rates: Mapping[int, float] | None = None):
+    def __init__(self, module: nn.Module, config: OptimConfig, steps: int, rates: Mapping[int, float] | None = None, ranks: Ranks = ALONE):
         """Of the weights that take gradients; `rates` are those of weights, by id(), that have another than the config's."""
-        self.config, self.steps = config, steps
+        self.module, self.config, self.steps, self.ranks = module, config, steps, ranks
         self.weights = [p for p in module.parameters() if p.requires_grad]
         self.masters = [p if p.dtype == torch.float32 else nn.Parameter(p.detach().float().clone()) for p in self.weights]
-        own = [(rates or {}).get(id(weight), config.learning_rate) for weight in self.weights]
-        groups = []
-        for rate in dict.fromkeys([config.learning_rate, *own]):
-            same = [master for master, wanted in zip(self.masters, own, strict=True) if wanted == rate]
-            share = {"share": rate / config.learning_rate}
-            groups.append({"params": [p for p in same if p.ndim >= 2], "weight_decay": config.weight_decay, **share})
-            groups.append({"params": [p for p in same if p.ndim < 2], "weight_decay": 0.0, **share})
-        self.adam = torch.optim.AdamW(groups, lr=config.learning_rate, betas=config.betas)
+        self.adam = adamw(self.masters, config, [(rates or {}).get(id(weight)) for weight in self.weights])
+
+    def forward(self, *inputs: Any) -> Any:
+        """What `backward` is to be called with the loss of."""
+        return self.module(*inputs)
+
+    def backward(self, loss: torch.Tensor, last: bool) -> None:
+        """Add the gradients of one pack, `last` of an optimiser step or not."""
+        loss.backward()
+        self.gather()
 
     def gather(self) -> None:
         """Add the gradients of one pack to the masters' and clear them."""
@@ -42,6 +46,7 @@ class Optimiser:
 
     def step(self, step: int, culprits: Callable[[], str]) -> dict[str, float]:
         """Clip, set the rate for `step` (0-based), update, clear. Raises UserError naming `culprits()` when a gradient is not finite."""
+        self.ranks.sum_gradients(self.masters)
         norm = nn.utils.clip_grad_norm_(self.masters, self.config.grad_clip)
         if not torch.isfinite(norm):
             raise UserError(f"step {step}: the gradient is not finite; samples in this step: {culprits()}")
@@ -67,3 +72,15 @@ class Optimiser:
     def _pairs(self) -> list[tuple[torch.Tensor, torch.Tensor]]:
         """(weight, master) where they differ."""
         return [(w, m) for w, m in zip(self.weights, self.masters, strict=True) if w is not m]
+
+
+def adamw(masters: Sequence[nn.Parameter], config: OptimConfig, rates: Sequence[float | None]) -> torch.optim.AdamW:
+    """Matrices decay, biases and norms do not; each at its rate, the config's where that is None."""
+    own = [config.learning_rate if rate is None else rate for rate in rates]
+    groups = []
+    for rate in dict.fromkeys([config.learning_rate, *own]):
+        same = [master for master, wanted in zip(masters, own, strict=True) if wanted == rate]
+        share = {"share": rate / config.learning_rate}
+        groups.append({"params": [p for p in same if p.ndim >= 2], "weight_decay": config.weight_decay, **share})
+        groups.append({"params": [p for p in same if p.ndim < 2], "weight_decay": 0.0, **share})
+    return torch.optim.AdamW(groups, lr=config.learning_rate, betas=config.betas)

@@ -1,6 +1,6 @@
 """The parts of a vision-language model, by the names of its weights: which train, at which rate, and a check that only they move."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -61,12 +61,14 @@ def checksum(tensor: Tensor) -> int:
 class Movement:
     """Frozen weights stay as they are to the bit, and every part that trains moves; made before the first update of a process."""
 
-    def __init__(self, model: nn.Module, optimiser: Optimiser):
+    def __init__(self, model: nn.Module, optimiser: Optimiser, whole: Callable[[], Iterator[tuple[str, Tensor]]] | None = None):
+        """`whole` gives the model's weights by name where they do not lie whole in the model."""
         family, masters = _family(model), {id(w): m for w, m in zip(optimiser.weights, optimiser.masters, strict=True)}
         named = [(part_of(family, name), name, p) for name, p in model.named_parameters()]
         self.frozen = {name: p for _, name, p in named if not p.requires_grad}
         self.trained = [(part, masters[id(p)]) for part, _, p in named if id(p) in masters]
-        self.still = {name: checksum(p) for name, p in self.frozen.items()}
+        self.whole, self.ranks = whole or model.named_parameters, optimiser.ranks
+        self.still = self._sums()
         self.before = [checksum(master) for _, master in self.trained]
         self.waiting = {part for part, _ in self.trained}
         self.updated = self.pictured = False
@@ -86,7 +88,7 @@ class Movement:
         self.updated, self.pictured = True, self.pictured or pictured > 0
         both = zip(self.trained, self.before, strict=True)
         moved = {part for (part, master), old in both if part in self.waiting and checksum(master) != old}
-        self.waiting -= moved
+        self.waiting -= set().union(*self.ranks.exchange("parts that moved", moved))
         self._check_moved(step, self.waiting if pictured == 1 else self.waiting & {"text"})
 
     def check(self, step: int, final: bool) -> None:
@@ -105,11 +107,15 @@ class Movement:
 
     def check_frozen(self, step: int) -> None:
         """Raises UserError where a frozen weight has another bit than at the start."""
-        if loose := [name for name, p in self.frozen.items() if checksum(p) != self.still[name]]:
+        now = self._sums()
+        if loose := [name for name, before in self.still.items() if now[name] != before]:
             raise UserError(
                 f"step {step}: {len(loose)} of {len(self.frozen)} frozen tensors moved, such as {loose[0]}; only the optimiser may write "
                 "weights, and only those that train. The last checkpoint is from before; report this with the config"
             )
+
+    def _sums(self) -> dict[str, int]:
+        return {name: checksum(p) for name, p in self.whole() if name in self.frozen} if self.frozen else {}
 
     def _check_moved(self, step: int, parts: set[str]) -> None:
         if parts:

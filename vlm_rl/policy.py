@@ -6,8 +6,8 @@ Prompt logits are never made: hidden states are gathered where a completion toke
 
 import logging
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
-from typing import Any, Literal
+from dataclasses import replace
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -22,8 +22,7 @@ from vlm_rl.visual_inputs import visual_inputs
 log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True, eq=False)
-class TokenStats:
+class TokenStats(NamedTuple):
     """Per completion token, in the pack's order: natural log-prob (with gradient) and entropy (with one where asked for)."""
 
     logprob_T: Tensor
@@ -63,6 +62,7 @@ class Policy(nn.Module):
         banned = torch.zeros(model.get_output_embeddings().weight.shape[0], dtype=torch.bool, device=model.device)
         banned[list(visual_ids)] = True
         self.register_buffer("banned_V", banned, persistent=False)
+        self.project = Projection(model)
 
     @property
     def device(self) -> torch.device:
@@ -89,8 +89,7 @@ class Policy(nn.Module):
 
     def stats(self, hidden_TD: Tensor, row: Pack, temperature: float = 1.0, entropy_gradient: bool = False) -> TokenStats:
         """What `forward` gives, from the states that predict the pack's tokens."""
-        weight = self.model.get_output_embeddings().weight
-        return TokenStats(*token_stats(hidden_TD, weight, row.target_T, self.banned_V, temperature, entropy_gradient))
+        return self.project(hidden_TD, row.target_T, self.banned_V, temperature, entropy_gradient)
 
     def states(self, row: Pack) -> tuple[Tensor, Tensor]:
         """(T, D) hidden states that predict each completion token and (R, D) those at the last token of each completion, in the pack's
@@ -172,6 +171,18 @@ def _unpackable(model: Any, family: Family) -> str | None:
     if family.packs and layers <= known:
         return None
     return f"layers of type {', '.join(sorted(layers - known))}" if layers - known else "not tried"
+
+
+class Projection(nn.Module):
+    """`token_stats` over the vocabulary projection of `model`. A module of its own, so that weights that lie in parts (ZeRO-3) are put
+    together for it, forward and backward."""
+
+    def __init__(self, model: Any):
+        super().__init__()
+        self.owner = (model.get_output_embeddings(),)  # in a tuple: its weights are the model's, not this module's
+
+    def forward(self, hidden_TD: Tensor, target_T: Tensor, banned_V: Tensor, temperature: float, entropy_gradient: bool) -> TokenStats:
+        return TokenStats(*token_stats(hidden_TD, self.owner[0].weight, target_T, banned_V, temperature, entropy_gradient))
 
 
 def after_media(positions_3P: Tensor, types_P: Tensor) -> Tensor:

@@ -27,6 +27,7 @@ FREE = (
     "tracker",
     "run_dir",
     "guards",
+    "distributed",
     "data.on_bad_row",
     "eval_data.on_bad_row",
     "rollout.batch_size",

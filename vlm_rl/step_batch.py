@@ -17,6 +17,7 @@ from vlm_rl.algo.losses import AGGREGATIONS
 from vlm_rl.config import AlgoConfig
 from vlm_rl.named import advantage_of
 from vlm_rl.packing import Item, Pack, split
+from vlm_rl.ranks import ALONE, Ranks
 from vlm_rl.replay import Stored
 from vlm_rl.types import Rollout, ScoredGroup
 
@@ -41,11 +42,32 @@ class Limits:
 @dataclass(frozen=True, eq=False)
 class MiniBatch:
     """What one optimiser step is made of. `weights_N` is 0 for rollouts of other mini-batches; `rollouts` are all it has, forwarded or
-    not."""
+    not.
 
-    packs: list[list[Item]]
+    `packs` are those of each process, `rank` is this one. All forward equally often (`rounds`); `own` of a round may be empty.
+    """
+
+    packs: list[list[list[Item]]]
     weights_N: Tensor
     rollouts: list[int]
+    rank: int = 0
+
+    @property
+    def rounds(self) -> int:
+        return max(map(len, self.packs))
+
+    @property
+    def forwarded(self) -> list[int]:
+        """The rollouts that any process forwards."""
+        return [i for packs in self.packs for items in packs for item in items for i in item.rollouts]
+
+    def own(self, turn: int) -> list[Item]:
+        return self.packs[self.rank][turn] if turn < len(self.packs[self.rank]) else []
+
+    def seen(self, turn: int, own: bool = False) -> set[str]:
+        """The kinds of media that any process, or this one, forwards in a round."""
+        packs = [self.own(turn)] if own else [packs[turn] for packs in self.packs if turn < len(packs)]
+        return {medium.kind for items in packs for item in items for medium in item.prompt.sample.media}
 
 
 class Store:
@@ -66,13 +88,20 @@ class Store:
     def get(self, name: str, row: Pack) -> Tensor:
         return torch.cat([self.values[name][i] for i in indices(row)]).to(row.ids_L.device)
 
+    def spread(self, name: str, ranks: Ranks) -> None:
+        """Tell all processes what each knows under `name`."""
+        if ranks.world > 1:
+            self.values[name] = ranks.merge(f"'{name}' of tokens", self.values.get(name, {}))
+
 
 class StepBatch:
     """The step's rollouts, those of `replayed` groups last: `own` is how many groups come before them. `masks` has one bool per token of
     each: what the model wrote, and nothing of a rollout left out as truncated."""
 
-    def __init__(self, scored: Sequence[ScoredGroup], algo: AlgoConfig, limits: Limits, replayed: Sequence[Stored] = ()):
-        self.own, self.algo, self.limits = len(scored), algo, limits
+    def __init__(
+        self, scored: Sequence[ScoredGroup], algo: AlgoConfig, limits: Limits, replayed: Sequence[Stored] = (), ranks: Ranks = ALONE
+    ):
+        self.own, self.algo, self.limits, self.ranks = len(scored), algo, limits, ranks
         self.scored = [*scored, *(stored.scored for stored in replayed)]
         self.rollouts: list[Rollout] = [r for s in self.scored for r in s.group.rollouts]
         self.masks = [_trained(r, algo.mask_truncated) for r in self.rollouts]
@@ -95,10 +124,14 @@ class StepBatch:
     def names(self) -> str:
         return ", ".join(s.group.sample.id for s in self.scored)
 
-    def packs(self, groups: Sequence[int]) -> list[list[Item]]:
-        """These groups under the token budget, without rollouts that have no trained token."""
+    def packs(self, groups: Sequence[int], rank: int | None = None) -> list[list[Item]]:
+        """Those of these groups that this process or another `rank` holds, under the token budget, without rollouts that have no trained
+        token."""
+        holder = self.ranks.rank if rank is None else rank
         items = []
         for g in groups:
+            if self.ranks.world > 1 and self.scored[g].group.rank != holder:
+                continue
             index = tuple(i for i in self.ranges[g] if self.lengths_N[i])
             if index:
                 items.append(Item(self.scored[g].group.prompt, tuple(self.rollouts[i].completion.token_ids for i in index), index))
@@ -134,7 +167,9 @@ class StepBatch:
             weights_N = torch.zeros(len(self.rollouts))
             length = self.algo.norm_length or self.limits.max_new_tokens
             weights_N[index] = AGGREGATIONS[self.algo.aggregation](self.lengths_N[index], length)
-            made.append(MiniBatch(self.packs([g for g in groups if not needless(g)]), weights_N, index))
+            needed = [g for g in groups if not needless(g)]
+            packs = [self.packs(needed, rank) for rank in range(self.ranks.world)]
+            made.append(MiniBatch(packs, weights_N, index, self.ranks.rank))
         return made
 
     def is_flat(self, group: int) -> bool:

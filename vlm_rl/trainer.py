@@ -2,15 +2,17 @@
 
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 from vlm_rl.engine.base import Engine, GenerateRequest
 from vlm_rl.errors import UserError
 from vlm_rl.memory import guarded
+from vlm_rl.ranks import ALONE, Ranks
 from vlm_rl.refill import Refill
 from vlm_rl.seeds import stable_hash
+from vlm_rl.sharing import agreed, gathered
 from vlm_rl.types import Group, Prompt, Query, Reply, Rollout, Sampling, ScoredGroup
 
 Metrics = dict[str, float]
@@ -48,16 +50,18 @@ class Plan:
 
 @dataclass
 class Trainer:
-    """prompts(step, attempt) gives the step's prompts; update(scored, step) makes its optimiser steps and returns metrics."""
+    """prompts(step, attempt) gives the step's prompts by their places in it, of several processes this one's share; update(scored, step)
+    makes its optimiser steps and returns metrics. Groups are told to all processes, which do the rest alike."""
 
     plan: Plan
-    prompts: Callable[..., list[Prompt]]
+    prompts: Callable[..., Mapping[int, Prompt]]
     engine: Engine
     ask: Callable[[Sequence[Query]], Sequence[Reply]]
     rewarder: Rewarder
     update: Callable[[Sequence[ScoredGroup], int], Metrics]
     hooks: Hooks
     dynamic: Refill | None = None
+    ranks: Ranks = ALONE
 
     def run(self, done: int = 0) -> None:
         """Train from step `done` + 1 to the plan's end, or until it is to be stopped."""
@@ -65,7 +69,7 @@ class Trainer:
             clock = Clock()
             groups = self.rollout(self.prompts(step), step)
             clock.lap("time/generate")
-            scored = self.rewarder.score(groups, step - 1, self.ask)
+            scored = self.score(groups, step)
             clock.lap("time/score")
             chosen, scored = self.refill(scored, step)
             clock.lap("time/refill")
@@ -91,22 +95,26 @@ class Trainer:
             if len(chosen) >= wanted:
                 break
             groups = self.rollout(self.prompts(step, attempt), step, attempt)
-            more = self.rewarder.score(groups, step - 1, self.ask)
+            more = self.score(groups, step)
             sampled += more
             chosen += [group for group in more if self.dynamic.keeps(group)]
         return chosen[:wanted], sampled
 
+    def score(self, groups: Sequence[Group], step: int) -> list[ScoredGroup]:
+        return agreed(self.rewarder.score(groups, step - 1, self.ask), self.ranks)
+
     @guarded("generate")
-    def rollout(self, prompts: Sequence[Prompt], step: int, attempt: int = 0) -> list[Group]:
+    def rollout(self, prompts: Mapping[int, Prompt], step: int, attempt: int = 0) -> list[Group]:
         """One group per prompt; every draw derives from (run seed, step, sample id, attempt, rollout index)."""
-        seeds = group_seeds(self.plan.seed, prompts, step, attempt)
-        each = [tuple(stable_hash(seed, i) for i in range(self.plan.group_size)) for seed in seeds]
-        requests = [GenerateRequest(p, self.plan.sampling, s) for p, s in zip(prompts, each, strict=True)]
-        groups = []
-        for request, seed, completions in zip(requests, seeds, self.engine.generate(requests), strict=True):
+        ids = self.ranks.merge("prompts", {place: prompt.sample.id for place, prompt in prompts.items()})
+        seeds = dict(zip(ids, group_seeds(self.plan.seed, ids.values(), step, attempt), strict=True))
+        each = {place: tuple(stable_hash(seeds[place], i) for i in range(self.plan.group_size)) for place in prompts}
+        requests = [GenerateRequest(prompt, self.plan.sampling, each[place]) for place, prompt in prompts.items()]
+        groups = {}
+        for place, request, completions in zip(prompts, requests, self.engine.generate(requests), strict=True):
             rollouts = tuple(Rollout(i, s, c) for i, (s, c) in enumerate(zip(request.seeds, completions, strict=True)))
-            groups.append(Group(request.prompt, rollouts, seed))
-        return groups
+            groups[place] = Group(request.prompt, rollouts, seeds[place], self.ranks.rank)
+        return gathered(groups, self.ranks)
 
     def check_parity(self, step: int, metrics: Mapping[str, float]) -> None:
         gap = metrics["guard/logprob_diff"]
@@ -118,14 +126,14 @@ class Trainer:
             )
 
 
-def group_seeds(run_seed: int, prompts: Sequence[Prompt], step: int, attempt: int = 0) -> list[int]:
-    """Of the groups of a step's prompts: hash(run seed, step, sample id, how often the row was met in the step, attempt)."""
+def group_seeds(run_seed: int, sample_ids: Iterable[str], step: int, attempt: int = 0) -> list[int]:
+    """Of the groups of all prompts of a step: hash(run seed, step, sample id, how often the row was met in the step, attempt)."""
     again = (attempt,) if attempt else ()
     met: Counter[str] = Counter()  # a step that straddles two epochs may hold a row twice; its groups must not be copies
     seeds = []
-    for prompt in prompts:
-        seeds.append(stable_hash(run_seed, step, prompt.sample.id, met[prompt.sample.id], *again))
-        met[prompt.sample.id] += 1
+    for sample_id in sample_ids:
+        seeds.append(stable_hash(run_seed, step, sample_id, met[sample_id], *again))
+        met[sample_id] += 1
     return seeds
 
 

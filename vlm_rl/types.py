@@ -126,11 +126,15 @@ class Rollout:
 
 @dataclass(frozen=True, eq=False)
 class Group:
-    """All rollouts of one prompt. `seed` = hash(run seed, step, sample id): every draw about this group derives from it."""
+    """All rollouts of one prompt. `seed` = hash(run seed, step, sample id): every draw about this group derives from it.
+
+    `rank` is the process that rendered the prompt and holds its pixels; on the others `prompt.vision` has sizes only.
+    """
 
     prompt: Prompt
     rollouts: tuple[Rollout, ...]
     seed: int
+    rank: int = 0
 
     @property
     def sample(self) -> Sample:

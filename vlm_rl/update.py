@@ -5,7 +5,7 @@ entropy over several packs, need a look ahead. Suffix: _T trained tokens of one 
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -21,10 +21,12 @@ from vlm_rl.lora import AdaptersOff
 from vlm_rl.memory import guarded
 from vlm_rl.named import loss_of
 from vlm_rl.optim import Optimiser
-from vlm_rl.packing import Item, Pack
+from vlm_rl.packing import Pack
 from vlm_rl.policy import Policy, TokenStats
+from vlm_rl.ranks import Ranks
 from vlm_rl.reference import Follower
 from vlm_rl.replay import Replay
+from vlm_rl.sharing import NOBODY, Shared
 from vlm_rl.step_batch import Limits as Limits
 from vlm_rl.step_batch import MiniBatch, StepBatch
 from vlm_rl.types import ScoredGroup
@@ -43,12 +45,26 @@ class Sums:
     def add(self, name: str, amount: Tensor | float) -> None:
         self.value[name] = self.value.get(name, 0.0) + float(amount)
 
+    def over(self, ranks: Ranks) -> "Sums":
+        """Those of all processes together."""
+        if ranks.world == 1:
+            return self
+        whole = Sums()
+        for value, log_ratios in ranks.exchange("sums of an update", (self.value, self.log_ratios)):
+            whole.log_ratios += log_ratios
+            for name, amount in value.items():
+                whole.add(name, amount)
+        return whole
+
     def share(self, name: str) -> float:
         return self.value.get(name, 0.0) / max(self.value.get("tokens", 0.0), 1.0)
 
 
 class Updater:
-    """Applies one algorithm to a policy. `reference` (frozen) is needed when algo.kl_weight > 0, `replay` when algo.replay is set."""
+    """Applies one algorithm to a policy. `reference` (frozen) is needed when algo.kl_weight > 0, `replay` when algo.replay is set.
+
+    Of several processes every one forwards as often as the others, and sees pictures and videos when any does: `shared` pads.
+    """
 
     def __init__(
         self,
@@ -58,11 +74,12 @@ class Updater:
         limits: Limits,
         reference: Reference | None = None,
         replay: Replay | None = None,
+        shared: Shared = NOBODY,
     ):
         check_names(algo)
         assert (reference is not None) == (algo.kl_weight > 0) and (replay is None) == (algo.replay is None)
         self.policy, self.optimiser, self.algo, self.limits, self.reference = policy, optimiser, algo, limits, reference
-        self.replay = replay
+        self.replay, self.shared, self.ranks = replay, shared, shared.ranks
         self.kl_weight, self.loss = algo.kl_weight, loss_of(algo)
         self.follower = Follower(reference, algo.reference) if isinstance(reference, Policy) and algo.reference.kind == "ema" else None
 
@@ -70,7 +87,7 @@ class Updater:
     def __call__(self, scored: Sequence[ScoredGroup], step: int) -> dict[str, float]:
         """The optimiser steps of training step `step` (0-based). Returns metrics; raises UserError when something is not finite."""
         replayed = self.replay.take(step + 1) if self.replay else []
-        batch = StepBatch(scored, self.algo, self.limits, replayed)
+        batch = StepBatch(scored, self.algo, self.limits, replayed, self.ranks)
         in_reward = self._penalties(batch) if self.kl_weight and self.algo.kl_in == "reward" else {}
         batch.settle(in_reward)
         everything = self.algo.entropy_bonus > 0 or (self.kl_weight > 0 and self.algo.kl_in == "loss")
@@ -81,12 +98,13 @@ class Updater:
         for turn in range(self.limits.updates):
             sums = Sums()
             for k, mini in enumerate(minis):
-                for items in mini.packs:
-                    self._accumulate(batch, mini, items, sums, moved)
-                if mini.packs:
+                for i in range(mini.rounds):
+                    self._accumulate(batch, mini, i, sums, moved)
+                if mini.rounds:
                     number = step * self.limits.steps + turn * self.limits.mini_batches + k
                     metrics |= self.optimiser.step(number, lambda: batch.names)
                     moved = True
+            sums = sums.over(self.ranks)
             kl = sums.share("loss/kl") if kl is None else kl
         metrics |= self._metrics(batch, sums, in_reward, everything)
         self._after(step, metrics["loss/kl"] if in_reward else kl, batch.own_rollouts)
@@ -109,6 +127,7 @@ class Updater:
         """Weight x k1 per token against the reference, by rollout, with the log-probs that the engine told: they cost no forward."""
         for items in batch.packs(range(len(batch.scored))):
             self._ask_reference(batch, self.policy.pack(items))
+        batch.store.spread("reference", self.ranks)
         told, asked = batch.store.values["engine"], batch.store.values.get("reference", {})
         return {i: self.kl_weight * k1(told[i], asked[i]) * batch.masks[i] for i in asked}
 
@@ -123,15 +142,32 @@ class Updater:
         """Forward what must be known of the sampling policy before it changes, or before the first loss."""
         for k, mini in enumerate(minis):
             later = k > 0 and self.algo.old_logprobs == "trainer"
-            if later or (self.algo.top_entropy < 1 and len(mini.packs) > 1):
-                for items in mini.packs:
-                    row = self.policy.pack(items)
-                    _remember(batch, row, self.policy(row, self.limits.temperature), moved=False)
+            if later or (self.algo.top_entropy < 1 and sum(map(len, mini.packs)) > 1):
+                for i in range(mini.rounds):
+                    row, stats = self._forward(mini, i)
+                    if row.items:
+                        _remember(batch, row, stats, moved=False)
+                batch.store.spread("entropy", self.ranks)
 
-    def _accumulate(self, batch: StepBatch, mini: MiniBatch, items: list[Item], sums: Sums, moved: bool) -> None:
+    def _forward(self, mini: MiniBatch, turn: int, entropy_gradient: bool = False) -> tuple[Pack, TokenStats]:
+        """Of this process's pack. What it lacks of what others forward in the same round is padded, and left out of what is returned."""
+        own, kinds = mini.own(turn), mini.seen(turn) - mini.seen(turn, own=True)
+        padding = [self.shared.padding(kind) for kind in sorted(kinds)] or ([] if own else [self.shared.padding("text")])
+        row = self.policy.pack([*own, *padding])
+        stats = self.optimiser.forward(row, self.limits.temperature, entropy_gradient)
+        if not padding:
+            return row, stats
+        n = sum(sum(item.lengths[1]) for item in own)
+        return self.policy.pack(own) if own else replace(row, items=()), TokenStats(*(values_T[:n] for values_T in stats))
+
+    def _accumulate(self, batch: StepBatch, mini: MiniBatch, turn: int, sums: Sums, moved: bool) -> None:
         """Add the gradient of one pack."""
-        row = self.policy.pack(items)
-        stats = self.policy(row, self.limits.temperature, self.algo.entropy_bonus > 0)
+        row, stats = self._forward(mini, turn, self.algo.entropy_bonus > 0)
+        loss = self._pack_loss(batch, mini, row, stats, sums, moved) if row.items else stats.logprob_T.sum()
+        self.optimiser.backward(loss, last=turn == mini.rounds - 1)
+
+    def _pack_loss(self, batch: StepBatch, mini: MiniBatch, row: Pack, stats: TokenStats, sums: Sums, moved: bool) -> Tensor:
+        """The pack's share of the loss of the optimiser step."""
         _remember(batch, row, stats, moved)
         kept = batch.store.get("mask", row).bool()
         chosen_T = self._chosen(batch, mini, row)[kept]
@@ -142,13 +178,12 @@ class Updater:
         if self.algo.entropy_bonus:
             loss = loss - self.algo.entropy_bonus * (entropy_T * chosen_T).sum() / self._count(batch, mini)
         if not torch.isfinite(loss):
-            raise UserError(f"the loss is not finite; samples in this pack: {', '.join(i.prompt.sample.id for i in items)}")
-        loss.backward()
-        self.optimiser.gather()
+            raise UserError(f"the loss is not finite; samples in this pack: {', '.join(i.prompt.sample.id for i in row.items)}")
         sums.add("tokens", kept.sum())
         sums.add("loss/total", loss.detach())
         sums.add("rollout/entropy", entropy_T.detach().sum())
         sums.log_ratios.append((tokens.log_ratio_T.detach().cpu(), tokens.rollout_of_T.cpu()))
+        return loss
 
     def _tokens(self, batch: StepBatch, row: Pack, logp_T: Tensor, kept: Tensor) -> Tokens:
         algo, of_T = self.algo, row.rollout_T[kept]
@@ -200,7 +235,7 @@ class Updater:
 
     def _entropies(self, batch: StepBatch, mini: MiniBatch) -> Tensor:
         known = batch.store.values.get("entropy", {})
-        return torch.cat([known[i][batch.masks[i]] for items in mini.packs for item in items for i in item.rollouts])
+        return torch.cat([known[i][batch.masks[i]] for i in mini.forwarded])
 
     def _count(self, batch: StepBatch, mini: MiniBatch) -> float:
         """Tokens that the entropy bonus acts on in this optimiser step."""
@@ -220,6 +255,7 @@ class Updater:
             found["loss/kl"] = sum(float(p.sum()) for p in in_reward.values()) / self.kl_weight / max(tokens, 1.0)
         found |= {"algo/dropped_groups": 0.0 if everything else float(sum(flat)), "algo/advantage_abs": float(sizes.mean())}
         found |= {"algo/kl_weight": self.kl_weight} if self.reference is not None else {}
+        batch.store.spread("trainer", self.ranks)
         return found | self._drift(batch, sums) | _parity(batch)
 
     def _drift(self, batch: StepBatch, sums: Sums) -> dict[str, float]:
@@ -244,7 +280,7 @@ class Updater:
         if self.algo.kl_target is not None and kl is not None and rollouts:
             self.kl_weight = adapted(self.kl_weight, kl, self.algo.kl_target, self.algo.kl_horizon, rollouts)
         if self.follower:
-            self.follower.follow((p.detach() for p in self.policy.parameters()), step + 1)
+            self.follower.follow((weight for _, weight in self.shared.weights(self.policy)), step + 1)
 
 
 def _remember(batch: StepBatch, row: Pack, stats: TokenStats, moved: bool) -> None:

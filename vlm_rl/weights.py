@@ -31,13 +31,14 @@ class Followed:
     update: Callable[[Sequence[ScoredGroup], int], dict[str, float]]
     policy: Policy
     engine: SleepingEngine
+    weights: Callable[[Policy], Iterator[tuple[str, Tensor]]] | None = None  # where the policy's own are in parts
 
     def __call__(self, scored: Sequence[ScoredGroup], step: int) -> dict[str, float]:
         self.engine.sleep()
         metrics = self.update(scored, step)
         start = time.perf_counter()
         self.engine.wake()
-        self.engine.load_weights(named_weights(self.policy))
+        self.engine.load_weights((self.weights or named_weights)(self.policy))
         return metrics | {"time/sync": time.perf_counter() - start}
 
 

@@ -59,6 +59,8 @@ class VLLMEngine:
 
     def generate(self, requests: Sequence[GenerateRequest], progress: Progress | None = None) -> list[tuple[Completion, ...]]:
         """See `engine.base`; a step's prompts are one call, so that vLLM batches all of them."""
+        if not requests:
+            return []
         prompts = [self._prompt(request.prompt) for request in requests]
         outputs = self.llm.generate(prompts, [self._sampling(request) for request in requests], use_tqdm=False)
         for request, output in zip(requests, outputs, strict=True):
