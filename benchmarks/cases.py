@@ -12,8 +12,8 @@ from data.video import decode_video, frames_media
 from rewards.base import Reward
 from vlm_rl import small
 from vlm_rl.chat import Chat
-from vlm_rl.config import ModelConfig, ScratchConfig
-from vlm_rl.types import Group, Media, Reply, RewardResult, Sample
+from vlm_rl.config import ModelConfig, RewardConfig, ScratchConfig
+from vlm_rl.types import Completion, Group, Media, Prompt, Reply, RewardResult, Rollout, Sample, Segment
 
 TEXTS = ["what color is the teal circle? <think>I see a teal circle.</think><answer>B</answer>", "A. red\nB. teal\nuser assistant"] * 8
 
@@ -97,3 +97,28 @@ class Evenness(Reward):
 
     def score(self, group: Group, replies: Sequence[Reply]) -> Sequence[RewardResult]:
         return [RewardResult(evenness(rollout.completion.token_ids)) for rollout in group.rollouts]
+
+
+# Rewards that ask the policy, in the order in which they are added.
+ASKING: dict[str, RewardConfig] = {
+    "acre": RewardConfig(),
+    "acre_likelihood": RewardConfig.model_validate({"use": "acre", "form": "likelihood"}),
+    "self_aligned": RewardConfig(),
+    "trace_only": RewardConfig(weight=0.0),
+    "co_reward": RewardConfig.model_validate({"max_new_tokens": 8}),
+}
+
+
+def asking(count: int) -> dict[str, RewardConfig]:
+    """Accuracy, which asks nothing, and the first `count` of those that do."""
+    return {"accuracy": RewardConfig()} | dict(list(ASKING.items())[:count])
+
+
+def answered(chat: Chat, prompt: Prompt, group: int, seed: int) -> Group:
+    """A group whose completions are all well-formed, so that every reward has something to ask; half of them are right."""
+    rollouts = []
+    for i in range(group):
+        text = f"<think>I see a teal circle, number {i}.</think><answer>{'AB'[i % 2]}</answer>"
+        ids = chat.ids_of(text)
+        rollouts.append(Rollout(i, seed + i, Completion(text, (Segment(ids, (-1.0,) * len(ids)),))))
+    return Group(prompt, tuple(rollouts), seed)
