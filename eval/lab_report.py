@@ -195,7 +195,7 @@ def _facts(claim: ClaimConfig, results: Results, facts: Mapping[str, Any]) -> li
         ("seeds", ", ".join(map(str, claim.seeds))),
         ("level", f"{claim.level:.0%}"),
         ("evaluation", " ".join((claim.evaluation.config, *claim.evaluation.overrides))),
-        ("process time", f"{sum(seconds) / 60:.0f} min, where nothing was shared"),
+        ("wall time of its processes", f"{sum(seconds) / 60:.0f} min, counted again where claims share them"),
         *((key, str(value)) for key, value in system.items()),
     ]
 
