@@ -87,6 +87,17 @@ def test_knobs_are_turned_until_it_fits(tmp_path):
     assert none and not none[-1].fits
 
 
+def test_zero_is_a_knob_where_there_are_several_devices(tmp_path):
+    large = ("model.path=Qwen/Qwen2.5-VL-7B-Instruct", "model.gradient_checkpointing=true", "train.token_budget=4096")
+    turns = plan_knobs.turns(setting(tmp_path, *large, count=8))
+    assert [turn.override for turn in turns] == ["distributed.zero=2"] and turns[-1].fits
+    resident = plan.resident(setting(tmp_path, *large, "distributed.zero=3", count=8))
+    count = architecture.PUBLISHED["Qwen/Qwen2.5-VL-7B-Instruct"].total
+    assert sum(share.bytes for share in resident) == pytest.approx((2 + 12) * count / 8 + 2e9 + 2 * count)  # whole for answers by hf
+    alone = plan_knobs.turns(setting(tmp_path, *large, "rollout.batch_size=16"))
+    assert "offload: optimizer" in alone[-1].override and alone[-1].fits
+
+
 @pytest.mark.parametrize(
     ("override", "passes", "said"),
     [

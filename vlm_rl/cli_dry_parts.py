@@ -10,7 +10,7 @@ from data import DATASETS, Rows, load_rows, stand_in
 from vlm_rl import cli_parts, models, small
 from vlm_rl.architecture import PUBLISHED
 from vlm_rl.cli_judges import judges_of
-from vlm_rl.config import DataConfig, ModelConfig, ScratchConfig, TrainConfig, project_path
+from vlm_rl.config import DataConfig, DistributedConfig, ModelConfig, ScratchConfig, TrainConfig, project_path
 from vlm_rl.engine.base import Judge
 from vlm_rl.errors import RowError, UserError
 from vlm_rl.standin import StandIn
@@ -86,6 +86,7 @@ def small_model(config: TrainConfig, directory: Path) -> Small:
     chat = cli_parts.chat_of(changed.model, config.data.template, processor)
     models.save_model(directory, small.make_model(sizes, chat.tokenizer, config.seed), chat)
     left_out = ["rollout.engine=vllm is not started, transformers write the rollouts"] if config.rollout.engine == "vllm" else []
+    left_out += [f"one process, without distributed.zero={config.distributed.zero}"] if config.distributed.zero else []
     adapted = [f"adapters of rank {config.model.lora.rank}"] if config.model.lora else []
     said = [f"a random {family} in {config.model.dtype} in the place of {config.model.path or 'model.scratch'}", *adapted, *left_out]
     return Small(changed, "; ".join(said))
@@ -140,6 +141,7 @@ def shrunk(config: TrainConfig, path: str) -> TrainConfig:
             "train": train.model_copy(update=passes),
             "eval": config.eval.model_copy(update=evaluation),
             "checkpoint": config.checkpoint.model_copy(update={"every": 1}),
+            "distributed": DistributedConfig(),
         }
     )
 

@@ -75,7 +75,7 @@ class Setting:
 
     @property
     def sharing(self) -> Sharing:
-        return Sharing(self.machine.count)
+        return Sharing(self.machine.count, self.config.distributed.zero, self.config.distributed.offload)
 
     @property
     def states(self) -> States:
@@ -188,6 +188,8 @@ def resident(setting: Setting) -> tuple[Share, ...]:
         if algo.kl_weight > 0 and algo.reference.kind == "ema":
             own = setting.arch.total * (setting.b + (footprint.SINGLE if setting.b < footprint.SINGLE else 0))
             shares[-1] = Share("reference that follows", own + (setting.b * setting.arch.total if "start" in setting.asked else 0))
+    if setting.sharing.zero == 3 and setting.config.rollout.engine == "hf":
+        shares.append(Share("weights put together for answers", setting.b * setting.arch.total))
     return tuple(share for share in shares if share.bytes)
 
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from vlm_rl import plan
-from vlm_rl.config import LoraConfig, TrainConfig
+from vlm_rl.config import DistributedConfig, LoraConfig, TrainConfig
 from vlm_rl.plan import Setting
 
 Knob = Callable[[Setting], tuple[str, TrainConfig] | None]
@@ -117,13 +117,29 @@ def _share(setting: Setting) -> tuple[str, TrainConfig] | None:
     return f"rollout.vllm.gpu_memory_utilization={share:g}", _set(setting.config, "rollout", vllm=vllm)
 
 
+def _zero(setting: Setting) -> tuple[str, TrainConfig] | None:
+    stage = setting.config.distributed.zero
+    if setting.machine.count == 1 or stage == 3 or setting.config.model.lora is not None:
+        return None
+    return f"distributed.zero={max(2, stage + 1)}", _set(setting.config, "distributed", zero=max(2, stage + 1))
+
+
+def _offload(setting: Setting) -> tuple[str, TrainConfig] | None:
+    """It needs no second device, but ZeRO."""
+    distributed = setting.config.distributed
+    if distributed.offload != "none" or setting.config.model.lora is not None:
+        return None
+    turned = {"zero": max(2, distributed.zero), "offload": "optimizer"}
+    return f"distributed={{zero: {turned['zero']}, offload: optimizer}}", _set(setting.config, "distributed", **turned)
+
+
 def _adapters(setting: Setting) -> tuple[str, TrainConfig] | None:
     """Another training than that of all weights, so it comes last."""
     model = setting.config.model
     if model.lora is not None or setting.config.algo.reference.kind != "fixed":
         return None
-    turned = {"model": model.model_copy(update={"lora": LoraConfig(), "train": ()})}
+    turned = {"model": model.model_copy(update={"lora": LoraConfig(), "train": ()}), "distributed": DistributedConfig()}
     return "model.lora={parts: [text]}", setting.config.model_copy(update=turned)
 
 
-KNOBS: tuple[Knob, ...] = (_checkpointing, _budget, _batch, _share, _dtype, _adapters)
+KNOBS: tuple[Knob, ...] = (_checkpointing, _budget, _batch, _share, _dtype, _zero, _offload, _adapters)
