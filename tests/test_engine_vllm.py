@@ -83,6 +83,16 @@ def test_a_group_is_one_request_and_its_log_probs_are_at_the_sampling_temperatur
         assert torch.allclose(torch.tensor(completion.logprobs), trainer[row.rollout_T == i], atol=CLOSE)
 
 
+def test_more_prompts_than_vllm_takes_at_once_are_answered(both):
+    """8,192 tokens are read at once; a seeded prompt that is cut there cannot be answered on a CPU."""
+    engine, hf = both
+    long = [Sample(id=str(i), question=f"{i} " + "what? " * 250, answer="A") for i in range(16)]
+    requests = [asked(hf.chat, row, (i,), 2, 1.0) for i, row in enumerate(long)]
+    lengths = [len(request.prompt.expanded_ids) for request in requests]
+    assert sum(lengths) > 8192 and 8192 % lengths[0] and max(lengths) < 2048
+    assert [len(group) for group in engine.generate(requests)] == [1] * 16
+
+
 def test_stop_strings_end_a_completion_and_stay_in_it(both):
     vllm, hf = both
     (free,) = vllm.generate([asked(hf.chat, sample("a"), limit=20)])[0]

@@ -41,6 +41,8 @@ class VLLMEngine:
                 dtype=config.dtype,
                 max_model_len=max_tokens,
                 max_num_batched_tokens=max(8192, max_tokens),
+                # In parts, a prompt's draws that come too early are taken back from its seed's generator, which on a CPU cannot go back.
+                enable_chunked_prefill=torch.cuda.is_available(),
                 max_num_seqs=settings.max_num_seqs,
                 enforce_eager=settings.enforce_eager,
                 gpu_memory_utilization=settings.gpu_memory_utilization,
