@@ -1,16 +1,19 @@
 """Faults in the middle of whole runs: SIGTERM, damaged checkpoints, a failing engine, full disks. What goes on equals the unbroken run."""
 
+import json
 import os
 import signal
 from pathlib import Path
 
 import pytest
+import torch
 from runs_small import train_config
 from safetensors.torch import load_file
 from test_train_runs import Killed, metrics, stop_after
 
 from vlm_rl import cli_parts, cli_train, trainer, update
 from vlm_rl.errors import UserError
+from vlm_rl.optim import Optimiser
 from vlm_rl.preemption import Terminated
 
 
@@ -116,3 +119,32 @@ def test_a_loss_that_is_not_finite_stops_before_any_weight_takes_it(place, tmp_p
     with pytest.raises(UserError, match=r"the loss is not finite; samples in this pack: r\d+"):
         cli_train.train(train_config(place, f"run_dir={tmp_path}/run"))
     assert steps_kept(tmp_path / "run") == []
+
+
+def hungry_once(monkeypatch: pytest.MonkeyPatch, call: int, after: bool) -> None:
+    """One pack of an update fails for lack of memory, before its gradients are there or when they are."""
+    if after:
+        at_call(monkeypatch, Optimiser, "gather", call, exhaust)
+    else:
+        at_call(monkeypatch, update.Updater, "_tokens", call, exhaust)
+
+
+def exhaust() -> None:
+    raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB.")
+
+
+@pytest.mark.parametrize("after", [False, True])
+def test_a_pack_too_large_for_memory_is_halved_and_the_run_goes_on(place, tmp_path, monkeypatch, caplog, after):
+    """In step 1, so that all of the run has the smaller budget, and equals one that began with it."""
+    small = cli_train.train(train_config(place, f"run_dir={tmp_path}/small", "train.token_budget=150"))
+    with monkeypatch.context() as patch, caplog.at_level("WARNING"):
+        hungry_once(patch, 1, after)
+        run = cli_train.train(train_config(place, f"run_dir={tmp_path}/run", "train.token_budget=300"))
+    assert "packs have at most 150 tokens from now on" in caplog.text and caplog.text.count("out of memory") == 1
+    lines = metrics(run)
+    assert [line.pop("guard/halvings") for line in lines] == [1.0] * 4
+    assert lines == metrics(small)
+    start, end = (load_file(r / "checkpoints" / "step_4" / "model.safetensors") for r in (small, run))
+    assert all(tensor.equal(end[name]) for name, tensor in start.items())
+    told = [json.loads((r / "summary.json").read_text())["run/reproducible"] for r in (small, run)]
+    assert told == [True, False]

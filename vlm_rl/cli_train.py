@@ -81,7 +81,8 @@ class TrainRun(SharedRun):
         else:
             self.trainer.run(self.done)
         steps, after = self.ended or self.config.train.steps, self.evaluation("after")
-        facts = self.finish({**compare(before, after), **self.watched(steps, after), "run/steps": steps})
+        told = {"run/steps": steps, "run/reproducible": not self.updater.halvings}
+        facts = self.finish({**compare(before, after), **self.watched(steps, after), **told})
         if not self.ranks.first:
             return
         written = write_report(self.run_dir)

@@ -29,12 +29,13 @@ def guarded(phase: Phase) -> Iterator[None]:
     try:
         yield
     except (RuntimeError, MemoryError) as error:
-        if not _is_out_of_memory(error):
+        if not is_out_of_memory(error):
             raise
         log.debug("out of memory came from:", exc_info=True)
         said = str(error).strip().split("\n")[0] or type(error).__name__
         raise UserError(f"out of memory in the phase '{phase}': {LOWER[phase]}; the allocator said: {said}") from error
 
 
-def _is_out_of_memory(error: BaseException) -> bool:
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether this is what a failed allocation raises, on any device."""
     return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or any(text in str(error) for text in SAID)

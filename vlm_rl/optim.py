@@ -44,6 +44,11 @@ class Optimiser:
                 master.grad = gradient if master.grad is None else master.grad + gradient
                 weight.grad = None
 
+    def drop(self) -> None:
+        """Forget the gradients of the packs so far."""
+        for tensor in (*self.weights, *self.masters):
+            tensor.grad = None
+
     def step(self, step: int, culprits: Callable[[], str]) -> dict[str, float]:
         """Clip, set the rate for `step` (0-based), update, clear. Raises UserError naming `culprits()` when a gradient is not finite."""
         self.ranks.sum_gradients(self.masters)

@@ -36,7 +36,7 @@ class Termination:
     @contextmanager
     def heard(self, put_down: Callable[[], None]) -> Iterator[None]:
         """A block that SIGTERM ends; `put_down()` then saves what the block reached. Raises Terminated after it."""
-        if threading.current_thread() is not threading.main_thread() or _one_of_several():
+        if threading.current_thread() is not threading.main_thread() or one_of_several():
             yield
             return
         before = signal.signal(signal.SIGTERM, self._hear)
@@ -73,5 +73,6 @@ class Termination:
         log.info("SIGTERM: the step is finished and saved first; a second one ends the process now")
 
 
-def _one_of_several() -> bool:
+def one_of_several() -> bool:
+    """Whether this process trains together with others."""
     return distributed.is_available() and distributed.is_initialized() and distributed.get_world_size() > 1

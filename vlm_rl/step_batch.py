@@ -6,7 +6,7 @@ the training step, _T one per token.
 
 import itertools
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -84,6 +84,9 @@ class Store:
 
     def has(self, name: str, row: Pack) -> bool:
         return all(i in self.values.get(name, {}) for i in indices(row))
+
+    def copy(self) -> dict[str, dict[int, Tensor]]:
+        return {name: dict(known) for name, known in self.values.items()}
 
     def get(self, name: str, row: Pack) -> Tensor:
         return torch.cat([self.values[name][i] for i in indices(row)]).to(row.ids_L.device)
@@ -171,6 +174,12 @@ class StepBatch:
             packs = [self.packs(needed, rank) for rank in range(self.ranks.world)]
             made.append(MiniBatch(packs, weights_N, index, self.ranks.rank))
         return made
+
+    def halve(self, minis: Sequence[MiniBatch]) -> list[MiniBatch]:
+        """The same mini-batches in packs under half the token budget, as they would be had it been that from the start."""
+        self.limits = replace(self.limits, token_budget=max(self.limits.token_budget // 2, 1))
+        forwarded = {i for mini in minis for i in mini.forwarded}
+        return self.mini_batches(lambda group: forwarded.isdisjoint(self.ranges[group]))
 
     def is_flat(self, group: int) -> bool:
         """Whether no token of the group has an advantage."""

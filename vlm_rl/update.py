@@ -17,8 +17,9 @@ from vlm_rl.algo.mismatch import CORRECTIONS, drifted, ratio_metrics
 from vlm_rl.algo.ratios import LEVELS
 from vlm_rl.config import AlgoConfig
 from vlm_rl.errors import UserError
+from vlm_rl.halving import can_halve, release
 from vlm_rl.lora import AdaptersOff
-from vlm_rl.memory import guarded
+from vlm_rl.memory import guarded, is_out_of_memory
 from vlm_rl.named import loss_of
 from vlm_rl.optim import Optimiser
 from vlm_rl.packing import Pack
@@ -56,6 +57,12 @@ class Sums:
                 whole.add(name, amount)
         return whole
 
+    def copy(self) -> "Sums":
+        return Sums(dict(self.value), list(self.log_ratios))
+
+    def restore(self, before: "Sums") -> None:
+        self.value, self.log_ratios = before.value, before.log_ratios
+
     def share(self, name: str) -> float:
         return self.value.get(name, 0.0) / max(self.value.get("tokens", 0.0), 1.0)
 
@@ -79,7 +86,7 @@ class Updater:
         check_names(algo)
         assert (reference is not None) == (algo.kl_weight > 0) and (replay is None) == (algo.replay is None)
         self.policy, self.optimiser, self.algo, self.limits, self.reference = policy, optimiser, algo, limits, reference
-        self.replay, self.shared, self.ranks = replay, shared, shared.ranks
+        self.replay, self.shared, self.ranks, self.halvings = replay, shared, shared.ranks, 0
         self.kl_weight, self.loss = algo.kl_weight, loss_of(algo)
         self.follower = Follower(reference, algo.reference) if isinstance(reference, Policy) and algo.reference.kind == "ema" else None
 
@@ -97,10 +104,9 @@ class Updater:
         sums, moved, kl = Sums(), False, None
         for turn in range(self.limits.updates):
             sums = Sums()
-            for k, mini in enumerate(minis):
-                for i in range(mini.rounds):
-                    self._accumulate(batch, mini, i, sums, moved)
-                if mini.rounds:
+            for k in range(len(minis)):
+                minis = self._gradients(batch, minis, k, sums, moved)
+                if minis[k].rounds:
                     number = step * self.limits.steps + turn * self.limits.mini_batches + k
                     metrics |= self.optimiser.step(number, lambda: batch.names)
                     moved = True
@@ -115,10 +121,11 @@ class Updater:
 
     def state_dict(self) -> dict[str, Any]:
         """What a checkpoint must hold beside weights and optimiser, so that a resumed run is the same."""
-        return {"kl_weight": self.kl_weight, "reference": self.follower.state() if self.follower else None}
+        reference = self.follower.state() if self.follower else None
+        return {"kl_weight": self.kl_weight, "reference": reference, "halvings": self.halvings}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.kl_weight = state["kl_weight"]
+        self.kl_weight, self.halvings = state["kl_weight"], state.get("halvings", 0)
         if self.follower:
             self.follower.load(state["reference"])
 
@@ -159,6 +166,26 @@ class Updater:
             return row, stats
         n = sum(sum(item.lengths[1]) for item in own)
         return self.policy.pack(own) if own else replace(row, items=()), TokenStats(*(values_T[:n] for values_T in stats))
+
+    def _gradients(self, batch: StepBatch, minis: list[MiniBatch], k: int, sums: Sums, moved: bool) -> list[MiniBatch]:
+        """Add the gradients of mini-batch `k`. Where a pack is more than memory holds, the mini-batch is begun again with packs under half
+        the token budget, which stays in force; returns the mini-batches as they are then."""
+        while True:
+            begun, known = sums.copy(), batch.store.copy()
+            try:
+                for i in range(minis[k].rounds):
+                    self._accumulate(batch, minis[k], i, sums, moved)
+                return minis
+            except (RuntimeError, MemoryError) as error:
+                if not (is_out_of_memory(error) and can_halve(minis[k], self.ranks)):
+                    raise
+            # Here, not above, where the error still holds the failed pack's tensors.
+            self.optimiser.drop()
+            sums.restore(begun)
+            batch.store.values = known
+            minis = batch.halve(minis)
+            self.halvings, self.limits = self.halvings + 1, batch.limits
+            release(self.limits.token_budget)
 
     def _accumulate(self, batch: StepBatch, mini: MiniBatch, turn: int, sums: Sums, moved: bool) -> None:
         """Add the gradient of one pack."""
@@ -256,6 +283,7 @@ class Updater:
         found |= {"algo/dropped_groups": 0.0 if everything else float(sum(flat)), "algo/advantage_abs": float(sizes.mean())}
         found |= {"algo/kl_weight": self.kl_weight} if self.reference is not None else {}
         batch.store.spread("trainer", self.ranks)
+        found |= {"guard/halvings": float(self.halvings)} if self.halvings else {}
         return found | self._drift(batch, sums) | _parity(batch)
 
     def _drift(self, batch: StepBatch, sums: Sums) -> dict[str, float]:
