@@ -18,12 +18,18 @@ def peak(work: Callable[[], object]) -> int:
         work()
         torch.cuda.synchronize()
         return torch.cuda.max_memory_allocated() - before
+    now = most = 0
+    for change in changes(work):
+        now += change
+        most = max(most, now)
+    return most
+
+
+def changes(work: Callable[[], object]) -> list[int]:
+    """Bytes of each allocation (above 0) and release (below) on the CPU, in order."""
     with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True, acc_events=True) as profile:
         work()
     assert profile.profiler is not None and profile.profiler.kineto_results is not None
     told = [event for event in profile.profiler.kineto_results.events() if event.name() == "[memory]"]
-    now = most = 0
-    for event in sorted(told, key=lambda event: event.start_ns()):
-        now += event.nbytes()  # pyright: ignore[reportAttributeAccessIssue]
-        most = max(most, now)
-    return most
+    told.sort(key=lambda event: event.start_ns())
+    return [event.nbytes() for event in told]  # pyright: ignore[reportAttributeAccessIssue]

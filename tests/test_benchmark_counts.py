@@ -10,8 +10,10 @@ import pytest
 import torch
 from models_small import completions, make, sample
 
+from benchmarks.allocations import changes
 from benchmarks.cases import ASKING, answered, asking
 from rewards.mixture import Mixture
+from vlm_rl import attention
 from vlm_rl.asking import Asker
 from vlm_rl.config import AlgoConfig, OptimConfig
 from vlm_rl.engine.base import GenerateRequest
@@ -137,3 +139,23 @@ def test_nothing_is_kept_that_is_as_large_as_tokens_times_vocabulary() -> None:
         row = policy.pack([Item(prompt, ids, tuple(range(G)))])
         policy(row).logprob_T.sum().backward()
     assert max(kept) < len(row.target_T) * len(policy.banned_V)
+
+
+def test_backward_keeps_no_copies_of_the_prompt_for_each_completion() -> None:
+    """What attention leaves allocated while its result lives, with and without checkpointing, where layers are made again anyhow."""
+    p, r, size = 400, 2, 16
+    where = attention.layout([(p, [r] * G)])
+    left = {}
+    for training in (False, True):
+        q, k, v = (torch.randn(1, heads, p + G * r, size, requires_grad=True) for heads in (2, 1, 1))
+        results: list = []
+
+        def work(q=q, k=k, v=v, results=results, training=training) -> None:
+            module = torch.nn.Identity().train(training)
+            results.append(attention.shared_prefix_attention(module, q, k, v, None, shared_prefix=where)[0])
+
+        left[training] = sum(changes(work))
+        results[0].sum().backward()
+        assert q.grad is not None and k.grad is not None and v.grad is not None
+    copies = 2 * 4 * G * 2 * (p + r) * size  # of keys and values, for the two heads
+    assert left[True] - left[False] == copies

@@ -8,12 +8,14 @@ over [their prompt's keys, own keys]. Without a layout it is plain scaled-dot-pr
 Shapes: L row length, N groups, P longest prompt, M completions, R longest completion, H heads, D head size.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd.graph import saved_tensors_hooks
 from torch.nn.functional import scaled_dot_product_attention
 from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
@@ -102,23 +104,45 @@ def shared_prefix_attention(
     q, k, v = (x[0].transpose(0, 1) for x in (query, key, value))  # (L, heads, D)
     grouped = q.shape[1] != k.shape[1]
     k_p, v_p = (x[where.prompt_NP].transpose(1, 2) for x in (k, v))  # (N, H_kv, P, D)
-    k_r, v_r = (torch.cat([p[where.group_M], x[where.completion_MR].transpose(1, 2)], dim=2) for p, x in ((k_p, k), (v_p, v)))
-    if grouped:  # CUDA's fused kernels take a mask or grouped heads, not both
-        k_r, v_r = (x.repeat_interleave(q.shape[1] // k.shape[1], dim=1) for x in (k_r, v_r))
+    times = q.shape[1] // k.shape[1]  # CUDA's fused kernels take a mask or grouped heads, not both
+    k_r, v_r = (_of_completions(x, p, where, times) for x, p in ((k, k_p), (v, v_p)))
     mask_p, mask_r = (None, where.mask_M1RK)
     if where.windows is not None:
         mask_p, mask_r = where.windows.masks(sliding_window is not None, mask_r)
     q_p = q[where.prompt_NP].transpose(1, 2)
     out_p = scaled_dot_product_attention(q_p, k_p, v_p, mask_p, is_causal=mask_p is None, scale=scaling, enable_gqa=grouped)
-    out_r = scaled_dot_product_attention(
-        q[where.completion_MR].transpose(1, 2),
-        k_r,
-        v_r,
-        attn_mask=mask_r,
-        scale=scaling,
-    )
+    q_r = q[where.completion_MR].transpose(1, 2)
+    # Checkpointed layers are made again as a whole, and what is kept here would be kept beside them.
+    with nullcontext() if module.training else _made_again({k_r.data_ptr(): k, v_r.data_ptr(): v}, where, times):
+        out_r = scaled_dot_product_attention(q_r, k_r, v_r, attn_mask=mask_r, scale=scaling)
     flat = torch.cat([x.transpose(1, 2).flatten(0, 1) for x in (out_p, out_r)])  # (N*P + M*R, H, D)
     return flat[where.restore_L][None], None
+
+
+def _of_completions(x_LHD: Tensor, prompt_NHPD: Tensor, where: SharedPrefix, times: int) -> Tensor:
+    """(M, H x times, P + R, D): keys or values of each completion's prompt, then its own."""
+    joined = torch.cat([prompt_NHPD[where.group_M], x_LHD[where.completion_MR].transpose(1, 2)], dim=2)
+    return joined.repeat_interleave(times, dim=1) if times > 1 else joined
+
+
+def _made_again(sources: Mapping[int, Tensor], where: SharedPrefix, times: int) -> saved_tensors_hooks:
+    """What attention keeps for backward of keys and values at these addresses is made again from their sources: copies of the prompt for
+    every completion would otherwise take as much memory as a prompt that is repeated."""
+
+    def keep(saved: Tensor) -> Tensor | tuple[Tensor, torch.Size]:
+        source = sources.get(saved.data_ptr())
+        fits = source is not None and saved.shape[1::2] == (source.shape[1] * times, source.shape[2]) and saved.is_contiguous()
+        return (source.detach(), saved.shape) if fits and source is not None else saved
+
+    def give(kept: Tensor | tuple[Tensor, torch.Size]) -> Tensor:
+        if isinstance(kept, Tensor):
+            return kept
+        x_LHD, shape = kept
+        made = _of_completions(x_LHD, x_LHD[where.prompt_NP].transpose(1, 2), where, times)
+        assert made.shape == shape
+        return made
+
+    return saved_tensors_hooks(keep, give)
 
 
 def register() -> None:

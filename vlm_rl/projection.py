@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-TILE = {"cpu": 1 << 24, "cuda": 1 << 27}  # logits at once, 4 bytes each; large enough that the weights are not read too often
+TILE = {"cpu": 1 << 22, "cuda": 1 << 26}  # logits at once, 4 bytes each; large enough that the weights are not read too often
 
 
 def token_stats(
