@@ -32,9 +32,3 @@ def test_imports_go_one_way(path):
 def test_tables_are_cheap_to_import():
     code = "import rewards, data, eval, sys; sys.exit('torch' in sys.modules or 'transformers' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT).returncode == 0
-
-
-def test_nothing_unsafe_is_loaded():
-    for path in [p for name in MAY for p in (ROOT / name).rglob("*.py")]:
-        text = path.read_text()
-        assert "import pickle" not in text and "shell=True" not in text and "weights_only=False" not in text, path
