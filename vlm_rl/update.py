@@ -5,7 +5,7 @@ entropy over several packs, need a look ahead. Suffix: _T trained tokens of one 
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -24,7 +24,6 @@ from vlm_rl.named import loss_of
 from vlm_rl.optim import Optimiser
 from vlm_rl.packing import Pack
 from vlm_rl.policy import Policy, TokenStats
-from vlm_rl.ranks import Ranks
 from vlm_rl.reference import Follower
 from vlm_rl.replay import Replay
 from vlm_rl.sharing import NOBODY, Shared
@@ -32,39 +31,9 @@ from vlm_rl.step_batch import Limits as Limits
 from vlm_rl.step_batch import MiniBatch, StepBatch
 from vlm_rl.types import ScoredGroup
 from vlm_rl.update_checks import check_names as check_names
+from vlm_rl.update_sums import Sums as Sums
 
 Reference = Policy | AdaptersOff
-
-
-@dataclass
-class Sums:
-    """Running sums over the packs of one pass; every metric is a ratio of them, so it does not depend on the split."""
-
-    value: dict[str, float] = field(default_factory=dict)
-    log_ratios: list[tuple[Tensor, Tensor]] = field(default_factory=list)
-
-    def add(self, name: str, amount: Tensor | float) -> None:
-        self.value[name] = self.value.get(name, 0.0) + float(amount)
-
-    def over(self, ranks: Ranks) -> "Sums":
-        """Those of all processes together."""
-        if ranks.world == 1:
-            return self
-        whole = Sums()
-        for value, log_ratios in ranks.exchange("sums of an update", (self.value, self.log_ratios)):
-            whole.log_ratios += log_ratios
-            for name, amount in value.items():
-                whole.add(name, amount)
-        return whole
-
-    def copy(self) -> "Sums":
-        return Sums(dict(self.value), list(self.log_ratios))
-
-    def restore(self, before: "Sums") -> None:
-        self.value, self.log_ratios = before.value, before.log_ratios
-
-    def share(self, name: str) -> float:
-        return self.value.get(name, 0.0) / max(self.value.get("tokens", 0.0), 1.0)
 
 
 class Updater:
@@ -284,17 +253,7 @@ class Updater:
         found |= {"algo/kl_weight": self.kl_weight} if self.reference is not None else {}
         batch.store.spread("trainer", self.ranks)
         found |= {"guard/halvings": float(self.halvings)} if self.halvings else {}
-        return found | self._drift(batch, sums) | _parity(batch)
-
-    def _drift(self, batch: StepBatch, sums: Sums) -> dict[str, float]:
-        """How far the last pass is from the policies that sampled: drift/ of the step's own rollouts, replay/ of older ones."""
-        if not sums.log_ratios:
-            return {}
-        log_T, of_T = (torch.cat(part) for part in zip(*sums.log_ratios, strict=True))
-        own_T = of_T < batch.own_rollouts
-        drift = ratio_metrics(log_T[own_T], of_T[own_T]) if self.limits.steps > 1 else {}
-        older = ratio_metrics(log_T[~own_T], of_T[~own_T])
-        return {f"drift/{name}": value for name, value in drift.items()} | {f"replay/{name}": value for name, value in older.items()}
+        return found | sums.drift(batch.own_rollouts, self.limits.steps > 1) | _parity(batch)
 
     def _keep(self, batch: StepBatch, replay: Replay, step: int) -> None:
         """The step's own groups that were forwarded, with what the trainer said of them while it was the policy that wrote them."""
