@@ -135,7 +135,9 @@ def test_with_replay_too_the_split_into_packs_changes_nothing(settings: dict) ->
     algo = AlgoConfig.model_validate(settings | {"replay": {"share": 0.7, "value": "rare_success"}})
     whole, split = (updated(algo, budget, updates=2, minis=2, steps=2, moved=0.1) for budget in (10_000, 45))
     assert split[1].calls > whole[1].calls and whole[0][1]["replay/groups"] == 2.0
-    assert torch.allclose(weights(whole[1]), weights(split[1]), atol=5e-5)
+    # AdamW divides by the gradient's own size: where that is rounding, one weight may go another way, and all together may not.
+    gap = weights(whole[1]) - weights(split[1])
+    assert float(gap.abs().max()) < 2e-4 and float(gap.norm() / weights(whole[1]).norm()) < 1e-5
     for name, value in whole[0][1].items():
         assert name.startswith("guard/") or split[0][1][name] == pytest.approx(value, rel=5e-3, abs=5e-5), name
 
