@@ -108,7 +108,12 @@ def test_ctrl_c_says_how_to_go_on_and_the_same_command_does(tmp_path):
     train_config(tmp_path)
     command = [sys.executable, "-m", "vlm_rl", "train", "base.yaml", "train.steps=100000", "checkpoint.every=1", "eval.questions=1"]
     environment = os.environ | {"PYTHONPATH": TESTS}
-    process = subprocess.Popen(command, cwd=tmp_path, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs begin with it ignored
+    try:
+        process = subprocess.Popen(command, cwd=tmp_path, env=environment, **pipes)
+    finally:
+        signal.signal(signal.SIGINT, before)
     deadline = time.monotonic() + 120
     while not list(tmp_path.glob("run/checkpoints/step_*")) and process.poll() is None and time.monotonic() < deadline:
         time.sleep(0.05)
