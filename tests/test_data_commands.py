@@ -45,7 +45,7 @@ HOSTILE = "<script>alert(1)</script><img src=https://x.org/a.png> & \u202e"
 
 
 @pytest.mark.parametrize(
-    "path", [p for p in sorted((ROOT / "configs").rglob("*.yaml")) if p.parent.name not in ("fragments", "claims")], ids=lambda p: p.stem
+    "path", [p for p in sorted((ROOT / "configs").rglob("*.yaml")) if not {"fragments", "claims"} & set(p.parts)], ids=lambda p: p.stem
 )
 def test_every_shipped_config_is_understood(path: Path):
     config = cli_data.load_any(str(path), [])

@@ -15,7 +15,7 @@ from vlm_rl.families import Part
 BYTES: Mapping[str, int] = {"float32": 4, "bfloat16": 2}
 SINGLE, DOUBLE = 4, 8
 BUCKET, LIVE = 500_000_000, 1_000_000_000  # numbers that DeepSpeed sums at once, and that ZeRO-3 holds whole at once: its defaults
-TILE = 1 << 27  # logits at once, on CUDA: projection.TILE
+TILE = 1 << 26  # logits at once, on CUDA: projection.TILE
 
 
 @dataclass(frozen=True)
@@ -56,15 +56,15 @@ def text_layer(arch: Architecture, row: Row, b: int) -> int:
 
 
 def attention_layer(arch: Architecture, row: Row, b: int) -> int:
-    """Prompts: queries, keys, values, outputs and log-sums. Completions: queries, outputs, log-sums, the mask as numbers, and keys and
-    values of their prompt and of themselves, repeated for every head: fused kernels take a mask or grouped heads, not both."""
+    """Prompts: queries, keys, values, outputs and log-sums. Completions: queries, outputs, log-sums, the mask as numbers, and the row's
+    keys and values, of which those that completions look at are made again for backward."""
     text = arch.text
     read = row.prompts * row.prompt
     prompts = read * (b * 2 * (text.queries + text.keys) + SINGLE * text.heads)
     completions = row.written * (2 * b * text.queries + SINGLE * text.heads)
-    repeated = 2 * b * row.keys * (text.queries if text.heads != text.kv_heads else text.keys)
+    sources = 2 * b * row.tokens * text.keys
     mask = b * row.keys * row.completion
-    return prompts + completions + repeated + mask
+    return prompts + completions + sources + mask
 
 
 def tower_layer(arch: Architecture, patches: int, b: int) -> int:
