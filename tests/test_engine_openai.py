@@ -377,7 +377,9 @@ judge.answer([Generate("tidy", Sample(str(i), f"say {i}", ""), Sampling(4)) for 
 def test_an_interrupted_program_does_not_wait_for_a_slow_server():
     with faulty(slow(30)) as server:
         command = [sys.executable, "-c", INTERRUPTED, server.url]
+        before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs begin with it ignored
         process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=Path(__file__).parent.parent)
+        signal.signal(signal.SIGINT, before)
         assert process.stdout is not None and process.stdout.readline() == b"asking\n"
         deadline = time.monotonic() + 20
         while not server.asked and time.monotonic() < deadline:
