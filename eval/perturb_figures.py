@@ -130,6 +130,9 @@ def of_letters(condition: str, outcomes: Mapping[str, Outcome], clusters: Mappin
     }
 
 
+KINDS = (("stayed", True), ("flipped", False))
+
+
 def surviving(condition: str, suite: Suite) -> Figures:
     """AUROC of clean P(correct) and of -H / ln K for being right under the condition; and both scores, as means over the answers right in
     base that stayed right and over those that flipped."""
@@ -145,11 +148,10 @@ def surviving(condition: str, suite: Suite) -> Figures:
         ):
             measure = f"auroc_{score}_{population}"
             figures[measure] = _auroc(f"{NAME}/{condition}/{measure}", values, stays, [suite.clusters[i] for i in ids])
-            if population == "right":
-                for kind, wanted in (("stayed", True), ("flipped", False)):
-                    of_kind = {i: value for i, value, stay in zip(ids, values, stays, strict=True) if stay is wanted}
-                    measure = f"{score}_{kind}"
-                    figures[measure] = mean(f"{NAME}/{condition}/{measure}", of_kind, suite.clusters, "number")
+            for kind, wanted in KINDS if population == "right" else ():
+                of_kind = {i: value for i, value, stay in zip(ids, values, stays, strict=True) if stay is wanted}
+                measure = f"{score}_{kind}"
+                figures[measure] = mean(f"{NAME}/{condition}/{measure}", of_kind, suite.clusters, "number")
     return figures
 
 

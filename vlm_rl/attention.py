@@ -94,12 +94,11 @@ def shared_prefix_attention(
     *,
     scaling: float | None = None,
     shared_prefix: SharedPrefix | None = None,
-    sliding_window: int | None = None,
     **kwargs: Any,
 ) -> tuple[Tensor, None]:
     """transformers' attention signature: query (1, H, L, D), key and value (1, H_kv, L, D) -> (1, L, H, D)."""
     if shared_prefix is None:
-        return sdpa_attention_forward(module, query, key, value, attention_mask, scaling=scaling, sliding_window=sliding_window, **kwargs)
+        return sdpa_attention_forward(module, query, key, value, attention_mask, scaling=scaling, **kwargs)
     where = shared_prefix
     q, k, v = (x[0].transpose(0, 1) for x in (query, key, value))  # (L, heads, D)
     grouped = q.shape[1] != k.shape[1]
@@ -108,7 +107,7 @@ def shared_prefix_attention(
     k_r, v_r = (_of_completions(x, p, where, times) for x, p in ((k, k_p), (v, v_p)))
     mask_p, mask_r = (None, where.mask_M1RK)
     if where.windows is not None:
-        mask_p, mask_r = where.windows.masks(sliding_window is not None, mask_r)
+        mask_p, mask_r = where.windows.masks(kwargs.get("sliding_window") is not None, mask_r)
     q_p = q[where.prompt_NP].transpose(1, 2)
     out_p = scaled_dot_product_attention(q_p, k_p, v_p, mask_p, is_causal=mask_p is None, scale=scaling, enable_gqa=grouped)
     q_r = q[where.completion_MR].transpose(1, 2)

@@ -17,10 +17,9 @@ from pathlib import Path
 from threading import Lock
 from types import FrameType
 
-from eval import lab_results
 from eval.lab_findings import check_metrics
 from eval.lab_report import write_lab_report
-from eval.lab_results import SeedResult, costs_of, curves_of, figures_of
+from eval.lab_results import SeedResult, costs_of, curves_of, figures_of, load, register, save
 from eval.measured import open_run
 from vlm_rl import cli_lab, cli_lab_plan, rundir
 from vlm_rl.cli_lab_plan import Command, Experiment, Unit
@@ -57,7 +56,7 @@ def run(path: str, options: Options, environment: Mapping[str, str]) -> tuple[bo
     experiment = cli_lab_plan.plan(path, options.quick, options.out)
     wanted = cli_lab_plan.only(experiment, options.seeds) if options.seeds else experiment
     directory = options.out / experiment.title
-    hashed = lab_results.register(directory, experiment.registered, experiment.claim.amendments)
+    hashed = register(directory, experiment.registered, experiment.claim.amendments)
     results, missing = _kept(directory, experiment, hashed)
     todo = [unit for unit in wanted.units if (unit.arm, unit.seed) in missing]
     failures: dict[str, str] = {}
@@ -68,7 +67,7 @@ def run(path: str, options: Options, environment: Mapping[str, str]) -> tuple[bo
             if error is None:
                 result = _measured(unit, hashed)
                 check_metrics(experiment.claim, result)
-                lab_results.save(directory, result)
+                save(directory, result)
                 results[unit.arm, unit.seed] = result
             else:
                 failures[unit.name] = error
@@ -84,7 +83,7 @@ def _kept(directory: Path, experiment: Experiment, hashed: str) -> tuple[dict[tu
     """The results that are there under this registration, and what is missing."""
     results = {}
     for unit in experiment.units:
-        found = lab_results.load(directory, unit.arm, unit.seed)
+        found = load(directory, unit.arm, unit.seed)
         if found is not None and found.registration == hashed:
             results[unit.arm, unit.seed] = found
     return results, {(unit.arm, unit.seed) for unit in experiment.units} - results.keys()

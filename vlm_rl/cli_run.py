@@ -45,15 +45,16 @@ def carried_out(config: ConfigT, make: Callable[[ConfigT, Path, Path | None, int
         path, done = ranks.first_says("where to begin", lambda: cli_parts.resume_point(run_dir))
         with Console(config.train.steps, start_step=done) as console:
             if ranks.first_says("finished or not", lambda: rundir.is_finished(run_dir)):
-                report = run_dir / "report.html"
-                place = f"report at {report}" if report.exists() else path
-                console.message(f"{run_dir} is finished: {place}; to train anew write run_dir=OTHER")
+                console.message(f"{run_dir} is finished: {_result(run_dir, path)}; to train anew write run_dir=OTHER")
             else:
-                run = make(config, run_dir, path, done, console, ranks)
-                with run.termination.heard(run.put_down):
-                    run.go()
+                make(config, run_dir, path, done, console, ranks).go_or_be_put_down()
         ranks.wait("the end")
     return run_dir
+
+
+def _result(run_dir: Path, checkpoint: Path | None) -> str:
+    report = run_dir / "report.html"
+    return f"report at {report}" if report.exists() else str(checkpoint)
 
 
 @dataclass
@@ -71,6 +72,10 @@ class Run(RunRows):
     @abstractmethod
     def go(self) -> None:
         """From `begin` to `finish`."""
+
+    def go_or_be_put_down(self) -> None:
+        with self.termination.heard(self.put_down):
+            self.go()
 
     def begin(self) -> None:
         """What may refuse a run comes before the long work; what the tracker needs may not be there."""

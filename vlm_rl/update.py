@@ -119,10 +119,8 @@ class Updater:
         for k, mini in enumerate(minis):
             later = k > 0 and self.algo.old_logprobs == "trainer"
             if later or (self.algo.top_entropy < 1 and sum(map(len, mini.packs)) > 1):
-                for i in range(mini.rounds):
-                    row, stats = self._forward(mini, i)
-                    if row.items:
-                        _remember(batch, row, stats, moved=False)
+                for row, stats in (self._forward(mini, turn) for turn in range(mini.rounds)):
+                    _remember(batch, row, stats, moved=False)
                 batch.store.spread("entropy", self.ranks)
 
     def _forward(self, mini: MiniBatch, turn: int, entropy_gradient: bool = False) -> tuple[Pack, TokenStats]:
@@ -271,7 +269,9 @@ class Updater:
 
 
 def _remember(batch: StepBatch, row: Pack, stats: TokenStats, moved: bool) -> None:
-    """Keep what the sampling policy says: its log-probs only while its weights are unchanged (`moved` false)."""
+    """Keep what the sampling policy says: its log-probs only while its weights are unchanged (`moved` false). Of an empty row nothing."""
+    if not row.items:
+        return
     if not moved and not batch.store.has("trainer", row):
         batch.store.put("trainer", row, stats.logprob_T)
     if not batch.store.has("entropy", row):
