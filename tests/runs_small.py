@@ -1,6 +1,7 @@
 """A tiny model on disk and a tiny JSONL data set, for runs of whole commands in tests."""
 
 import json
+import os
 from pathlib import Path
 
 import numpy as np
@@ -45,14 +46,15 @@ def train_config(tmp_path: Path, *overrides: str) -> TrainConfig:
     if not (tmp_path / "model").exists():
         write_model(tmp_path / "model")
         write_rows(tmp_path / "rows")
-    base = tmp_path / "base.yaml"
-    base.write_text(
+    base, writing = tmp_path / "base.yaml", tmp_path / f"base.{os.getpid()}"
+    writing.write_text(
         f"run_dir: {tmp_path}/run\nmodel: {{path: {tmp_path}/model}}\ndata: {{name: jsonl, path: {tmp_path}/rows/rows.jsonl}}\n"
         "rewards: {accuracy: {weight: 1.0}, format: {weight: 0.1}, brief: {use: 'runs_small:Brief'}}\n"
         "train: {steps: 4}\nrollout: {prompts_per_step: 3, group_size: 4, max_new_tokens: 8}\n"
         "optim: {learning_rate: 1.0e-3}\neval: {questions: 4, samples: 2, every: 2, every_questions: 2}\n"
         "checkpoint: {every: 2}\ntracker: {tensorboard: false}\n"
     )
+    writing.replace(base)  # in one stroke: another process of the same training may be reading it
     return load(TrainConfig, base, overrides)
 
 

@@ -4,13 +4,25 @@ import dataclasses
 import math
 from collections import defaultdict
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from vlm_rl.algo.losses import AGGREGATIONS, LOSSES, LossOut, Tokens, aggregate, sequence_mean, settings_of, token_mean, token_sum_norm
+from vlm_rl.algo.losses import (
+    AGGREGATIONS,
+    LOSSES,
+    LossOut,
+    Tokens,
+    aggregate,
+    entropy_threshold,
+    sequence_mean,
+    settings_of,
+    token_mean,
+    token_sum_norm,
+)
 from vlm_rl.algo.ratios import LEVELS
 
 BOUNDS = {"grpo": (0.2, 0.28), "cispo": (1.0, 4.0), "sapo": (0.2, 0.2), "gmpo": (0.4, 0.4), "vespo": (0.2, 0.2)}
@@ -291,3 +303,16 @@ def test_a_step_without_tokens_has_loss_zero(name: str, lengths: list[int]) -> N
     weights_N = AGGREGATIONS[name](torch.tensor(lengths, dtype=torch.int64), 8)
     assert torch.isfinite(weights_N).all()
     assert aggregate(torch.zeros(0), weights_N, torch.zeros(0, dtype=torch.int64)).item() == 0.0
+
+
+@pytest.mark.parametrize("share", [0.2, 0.5, 0.8, 0.97])
+def test_tokens_of_the_highest_entropy_are_numpys_quantile_and_ties_go_together(share: float) -> None:
+    entropy_T = torch.rand(200, generator=torch.Generator().manual_seed(1), dtype=torch.float64) * 4
+    expected = torch.from_numpy(entropy_T.numpy() >= np.quantile(entropy_T.numpy(), 1 - share))
+    assert torch.equal(entropy_T >= entropy_threshold(entropy_T, share), expected)
+    tied_T = torch.cat([torch.full((50,), 2.0), torch.tensor([1.0, 3.0])])
+    for turn in range(20):  # equal but for rounding: all or none
+        noise_T = 2e-6 * torch.randn(52, generator=torch.Generator().manual_seed(turn))
+        chosen_T = tied_T + noise_T >= entropy_threshold(tied_T + noise_T, share)
+        assert chosen_T[:51].tolist() == [True] * 50 + [False] or share > 0.96
+        assert len(set(chosen_T[:50].tolist())) == 1

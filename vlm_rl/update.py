@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from vlm_rl.algo.kl import GRADIENTS, KL, adapted, k1
-from vlm_rl.algo.losses import Tokens, aggregate
+from vlm_rl.algo.losses import Tokens, aggregate, entropy_threshold
 from vlm_rl.algo.mismatch import CORRECTIONS, drifted, ratio_metrics
 from vlm_rl.algo.ratios import LEVELS
 from vlm_rl.config import AlgoConfig
@@ -221,11 +221,7 @@ class Updater:
         return (batch.store.get("entropy", row) >= self._threshold(batch, mini)).float()
 
     def _threshold(self, batch: StepBatch, mini: MiniBatch) -> Tensor:
-        """The quantile 1 - top_entropy, interpolated, of the entropies of the step's trained tokens."""
-        entropy_T = self._entropies(batch, mini).sort().values
-        place = (1 - self.algo.top_entropy) * (len(entropy_T) - 1)
-        below = int(place)
-        return torch.lerp(entropy_T[below], entropy_T[min(below + 1, len(entropy_T) - 1)], place - below)
+        return entropy_threshold(self._entropies(batch, mini), self.algo.top_entropy)
 
     def _entropies(self, batch: StepBatch, mini: MiniBatch) -> Tensor:
         known = batch.store.values.get("entropy", {})

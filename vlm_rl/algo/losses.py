@@ -181,3 +181,17 @@ def aggregate(loss_T: Tensor, weights_N: Tensor, rollout_of_T: Tensor) -> Tensor
     Example: two tokens of loss 2.0, both of a rollout of weight 0.25 -> 1.0.
     """
     return (loss_T * weights_N[rollout_of_T]).sum()
+
+
+TIED = 1e-5  # nats; entropies nearer to each other than this differ by rounding
+
+
+def entropy_threshold(entropy_T: Tensor, share: float) -> Tensor:
+    """What the entropy of a token must reach to be of the `share` of highest entropy (2506.01939): the quantile 1 - share, interpolated.
+
+    Less than that by `TIED`: first tokens of a group have one entropy and are chosen together, whatever rounding makes of it.
+    """
+    sorted_T = entropy_T.sort().values
+    place = (1 - share) * (len(sorted_T) - 1)
+    below = int(place)
+    return torch.lerp(sorted_T[below], sorted_T[min(below + 1, len(sorted_T) - 1)], place - below) - TIED
