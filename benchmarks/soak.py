@@ -1,12 +1,11 @@
 """`python -m benchmarks.soak --minutes 60`: the quickstart's training for a given time in one process; memory, file handles and threads by
-step, and whether they stay flat. Exits with 1 where one does not.
+step, and whether they stay flat; into benchmarks/results/soak.{json,md,png}. Exits with 1 where one does not.
 
 The first third is left out as warm-up (caches fill, allocators settle). Flat: the median of the last third is at most ALLOWED above that of
 the second. Linux only: it reads /proc.
 """
 
 import argparse
-import json
 import statistics
 import sys
 import time
@@ -65,19 +64,45 @@ def soak(minutes: float, run_dir: Path) -> list[dict[str, float]]:
     return rows
 
 
+def plot(rows: Sequence[Mapping[str, float]], path: Path) -> None:
+    """Each quantity by step."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    figure, panels = plt.subplots(1, len(ALLOWED), figsize=(3.6 * len(ALLOWED), 2.8))
+    for panel, name in zip(panels, ALLOWED, strict=True):
+        panel.plot([row["step"] for row in rows], [row[name] for row in rows])
+        panel.set(xlabel="step", title=name)
+        panel.set_ylim(bottom=0)
+    figure.tight_layout()
+    figure.savefig(path, dpi=70)
+
+
 def main() -> int:
+    from benchmarks import report
+
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--minutes", type=float, default=60)
-    parser.add_argument("--out", type=Path, help="also write the rows as JSON lines")
     options = parser.parse_args()
+    before, machine = report.load(), report.about(seed=0)
     with TemporaryDirectory() as scratch:
         rows = soak(options.minutes, Path(scratch) / "run")
-    if options.out:
-        options.out.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
-    told = verdict(rows)
-    first, last = rows[0], rows[-1]
-    for name, words in told.items():
-        sys.stdout.write(f"{name}: {words} (step {first['step']:.0f}: {first[name]:.1f}, step {last['step']:.0f}: {last[name]:.1f})\n")
+    told, first, last = verdict(rows), rows[0], rows[-1]
+    lines = [[name, f"{first[name]:.1f}", f"{last[name]:.1f}", max(row[name] for row in rows), words] for name, words in told.items()]
+    facts = {
+        "command": f"python -m benchmarks.soak --minutes {options.minutes:g}",
+        "about": machine,
+        "load": report.in_words(before, report.load(), machine["cores"]),
+        "steps": len(rows),
+        "verdict": told,
+        "rows": rows[:: max(1, len(rows) // 100)],
+    }
+    table = report.table(["", f"step {first['step']:.0f}", f"step {last['step']:.0f}", "most", "verdict"], lines)
+    plot(rows, report.RESULTS / "soak.png")
+    written = report.write("soak", facts, [table, "![Memory, file handles and threads by step](soak.png)"])
+    sys.stdout.write(f"{table}{written}\n")
     return 0 if set(told.values()) == {"flat"} else 1
 
 
