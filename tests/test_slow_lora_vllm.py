@@ -16,14 +16,14 @@ from vlm_rl.config import TrainConfig
 from vlm_rl.loading import load, load_eval
 
 ROOT = Path(__file__).parent.parent
+SMALL = ("train.steps=3", "eval.questions=20", "eval.samples=0", "eval.every=null", "tracker.tensorboard=false", "checkpoint.every=1")
+LORA = (f"extends={ROOT / 'configs/fragments/lora.yaml'}", "optim.learning_rate=0.01")
 VLLM = ("rollout.engine=vllm", "rollout.vllm.enforce_eager=true", "rollout.vllm.max_num_seqs=64")
 
 
-@pytest.mark.slow
-def test_vllm_has_the_adapters_after_every_step_after_a_resume_and_in_evaluations(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    small = ["train.steps=3", "eval.questions=20", "eval.samples=0", "eval.every=null", "tracker.tensorboard=false", "checkpoint.every=1"]
-    lora = [f"extends={ROOT / 'configs/fragments/lora.yaml'}", "optim.learning_rate=0.01", "model.lora.parts=[text, tower, projector]"]
-    config = load(TrainConfig, str(ROOT / "configs/quickstart.yaml"), [*lora, *small, *VLLM, f"run_dir={tmp_path / 'run'}"])
+def broken_and_resumed(directory: Path, monkeypatch: pytest.MonkeyPatch, *more: str) -> Path:
+    """The directory of a run whose engine was in step with its trainer all the way."""
+    config = load(TrainConfig, str(ROOT / "configs/quickstart.yaml"), [*LORA, *SMALL, *VLLM, *more, f"run_dir={directory / 'run'}"])
     with monkeypatch.context() as patch:
         stop_after(patch, 3)
         with pytest.raises(Killed):
@@ -33,6 +33,17 @@ def test_vllm_has_the_adapters_after_every_step_after_a_resume_and_in_evaluation
     assert [line["step"] for line in lines] == [1, 2, 3]
     # At this rate adapters move so far in a step that old ones, or none after the resume, would show at once.
     assert all(line["guard/logprob_diff_max"] < 1e-3 for line in lines) and lines[0]["loss/grad_norm"] > 0
+    return run
+
+
+@pytest.mark.slow
+def test_vllm_is_given_adapters_alone_after_every_step_and_after_a_resume(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    broken_and_resumed(tmp_path, monkeypatch, "model.lora.parts=[text, tower, projector]", "rollout.vllm.adapters=adapter")
+
+
+@pytest.mark.slow
+def test_vllm_has_the_adapters_after_every_step_after_a_resume_and_in_evaluations(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = broken_and_resumed(tmp_path, monkeypatch, "model.lora.parts=[text, tower, projector]")
 
     merge(run, tmp_path / "merged")
     said = {}

@@ -13,7 +13,7 @@ from vlm_rl.config import TrainConfig
 from vlm_rl.optim import Optimiser
 from vlm_rl.policy import Policy
 from vlm_rl.sharing import Ask, SharedAsk
-from vlm_rl.weights import named_weights
+from vlm_rl.weights import weights_for
 from vlm_rl.zero import Lender, ZeroOptimiser
 
 
@@ -40,7 +40,7 @@ class SharedRun(Run):
 
     def weights(self, policy: Policy) -> Iterator[tuple[str, Tensor]]:
         """As another engine wants them."""
-        return self.lender.named() if self.lender else named_weights(policy)
+        return self.lender.named() if self.lender else weights_for(self.engine, policy)
 
     def shared(self, ask: Ask) -> Ask:
         if self.lender is None:

@@ -28,7 +28,7 @@ from vlm_rl.ranks import Ranks
 from vlm_rl.sharing import Ask
 from vlm_rl.tracker import Tracker
 from vlm_rl.types import Record
-from vlm_rl.weights import named_weights
+from vlm_rl.weights import weights_for
 
 ConfigT = TypeVar("ConfigT", TrainConfig, SftConfig)
 
@@ -156,6 +156,7 @@ class Run(RunRows):
         if rollout.engine == "hf":
             return own
         from vlm_rl.engine.vllm import VLLMEngine
+        from vlm_rl.engine.vllm_adapter import VLLMAdapterEngine
 
         model, adapted = self.config.model, self.config.model.lora is not None
         source = str((None if adapted else self.path) or model.path or self.run_dir / "random_start")
@@ -164,9 +165,11 @@ class Run(RunRows):
                 models.save_model(Path(source), self.policy.model, self.chat)
             self.ranks.wait("the random start is written")
         longest = model.max_prompt_tokens + rollout.max_new_tokens
-        engine = VLLMEngine(models.source_of(source, "model.path"), self.chat, rollout.vllm, own, longest)
-        if adapted and self.path is not None:
-            engine.load_weights(named_weights(self.policy))
+        arguments = (models.source_of(source, "model.path"), self.chat, rollout.vllm, own, longest)
+        apart = model.lora if rollout.vllm.adapters == "adapter" else None
+        engine = VLLMAdapterEngine(*arguments, apart) if apart else VLLMEngine(*arguments)
+        if apart or (adapted and self.path is not None):
+            engine.load_weights(weights_for(engine, self.policy))
         return engine
 
     @guarded("evaluate")

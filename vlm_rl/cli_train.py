@@ -36,7 +36,7 @@ from vlm_rl.sharing import LentEngine, Shared
 from vlm_rl.tracker import read_jsonl
 from vlm_rl.trainer import Hooks, Plan, Trainer, group_seeds
 from vlm_rl.types import Prompt, Record, Sample, Sampling, ScoredGroup
-from vlm_rl.weights import Followed, SleepingEngine
+from vlm_rl.weights import AdapterEngine, Followed, SleepingEngine
 
 PICTURED_GROUPS = 32  # of a step, in the report
 
@@ -97,10 +97,11 @@ class TrainRun(SharedRun):
 
     @property
     def start_engine(self) -> Engine:
-        """Its own copy, or the policy with its adapters off."""
+        """Its own copy, or the policy with its adapters off, in vLLM where that has them apart."""
         adapted = self.config.model.lora is not None
         policy = self.policy if adapted else self.start
-        engine = HFEngine(policy, self.chat, self.config.rollout.batch_size, self.config.train.token_budget)
+        own = HFEngine(policy, self.chat, self.config.rollout.batch_size, self.config.train.token_budget)
+        engine = self.engine.without_adapter() if isinstance(self.engine, AdapterEngine) else own
         return AdaptersOffEngine(engine, policy) if adapted else engine
 
     def load_start(self) -> Policy:

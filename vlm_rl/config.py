@@ -13,7 +13,7 @@ from vlm_rl.config_data import DataConfig as DataConfig
 from vlm_rl.config_distributed import DistributedConfig as DistributedConfig
 from vlm_rl.config_evaluators import EvaluatorConfig, check_labels, filled
 from vlm_rl.config_finetune import LoraConfig as LoraConfig
-from vlm_rl.config_finetune import check_rates, check_rl
+from vlm_rl.config_finetune import check_apart, check_rates, check_rl
 from vlm_rl.config_judges import JudgeConfig, check_names
 from vlm_rl.config_model import ModelConfig as ModelConfig
 from vlm_rl.config_model import ScratchConfig as ScratchConfig
@@ -35,9 +35,15 @@ class VLLMConfig(Section):
     sleep_level: Literal[0, 1, 2] = Field(default=1, description="on CUDA, what vLLM gives back during the update: 1 cache, 2 weights too")
 
 
+class RolloutVLLMConfig(VLLMConfig):
+    adapters: Literal["merged", "adapter"] = Field(
+        default="merged", description="how vLLM gets those of model.lora: in the weights they are on, or as an adapter of its own"
+    )
+
+
 class RolloutConfig(Section):
     engine: Literal["hf", "vllm"] = "hf"
-    vllm: VLLMConfig = VLLMConfig()
+    vllm: RolloutVLLMConfig = RolloutVLLMConfig()
     prompts_per_step: int = Field(default=16, ge=1)
     group_size: int = Field(default=8, ge=2)
     temperature: float = Field(default=1.0, gt=0)
@@ -158,6 +164,8 @@ class TrainConfig(Section):
                 "optimiser, and DeepSpeed would round them to the model's dtype; write distributed.zero=0"
             )
         check_rl(self.model, self.algo.reference.kind)
+        if self.rollout.vllm.adapters == "adapter":
+            check_apart(self.model.lora, self.rollout.engine, self.rollout.vllm.sleep_level)
         dynamic = self.algo.dynamic_sampling
         if dynamic and dynamic.reward not in self.rewards:
             raise ValueError(f"algo.dynamic_sampling.reward={dynamic.reward} is no reward's label; known: {', '.join(self.rewards)}")

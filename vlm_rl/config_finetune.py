@@ -58,3 +58,17 @@ def check_rl(model: TrainableConfig, reference: str) -> None:
             f"algo.reference.kind={reference}: with model.lora the reference is the model without its adapters and cannot follow; write "
             "algo.reference.kind=fixed, or leave model.lora out"
         )
+
+
+def check_apart(lora: LoraConfig | None, engine: str, sleep_level: int) -> None:
+    """Raises ValueError for adapters that vLLM cannot take as adapters."""
+    key, merged = "rollout.vllm.adapters=adapter", "write rollout.vllm.adapters=merged"
+    if lora is None or engine != "vllm":
+        raise ValueError(f"{key} is about the adapters of model.lora and rollout.engine=vllm; {merged}, or write both")
+    if lora.dora:
+        raise ValueError(f"{key}: vLLM knows no adapters of model.lora.dora=true; {merged}")
+    if sleep_level == 2:
+        raise ValueError(
+            f"{key}: with rollout.vllm.sleep_level=2 vLLM throws its weights away, and an adapter does not bring them back; write "
+            "rollout.vllm.sleep_level=1, or rollout.vllm.adapters=merged"
+        )

@@ -18,9 +18,10 @@ from vlm_rl.memory import guarded
 from vlm_rl.packing import Item, split
 from vlm_rl.policy import Policy
 from vlm_rl.types import Group, Part, Prompt, Rollout, Sampling, ScoredGroup
-from vlm_rl.weights import Followed, SleepingEngine
+from vlm_rl.weights import AdapterEngine, Followed, SleepingEngine
 
 SAMPLED = 512  # values of a gradient or weight tensor that are compared
+LEAST_MOVE = 0.05  # of adapters' weights
 TEMPERATURES = (0.1, 0.3, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0, 1.1, 1.2, 1.5)  # tried to name the one an engine samples at
 
 
@@ -205,16 +206,20 @@ class Asked:
 
 
 def measure_sync(policy: Policy, engine: SleepingEngine, asked: Asked, scale: float = 0.5) -> SyncGaps:
-    """Disturbs the policy's weights for good, `scale` of each tensor's spread, and gives them to the engine as training does."""
+    """Disturbs the policy's weights for good, `scale` of each tensor's spread, and gives them to the engine as training does. Of adapters
+    that go there apart only those move, at least by LEAST_MOVE: half of them were zero a moment ago."""
     before = asked.groups(engine, asked.seen)
     asked.groups(engine, asked.seen)  # once more: now prompts and pictures are in whatever caches the engine has
+
+    apart = isinstance(engine, AdapterEngine)
+    moving, least = [p for p in policy.model.parameters() if p.requires_grad or not apart], LEAST_MOVE if apart else 0.0
 
     def disturb(scored: Sequence[ScoredGroup], step: int) -> dict[str, float]:
         generator = torch.Generator().manual_seed(0)
         with torch.no_grad():
-            for weight in policy.model.parameters():
+            for weight in moving:
                 noise = torch.randn(weight.shape, generator=generator).to(weight)
-                weight.add_(noise * scale * weight.float().std(correction=0).nan_to_num().to(weight))
+                weight.add_(noise * (scale * weight.float().std(correction=0).nan_to_num()).clamp(least).to(weight))
         return {}
 
     Followed(disturb, policy, engine)([], 0)

@@ -49,12 +49,17 @@ def has_adapters(model: Any) -> bool:
     return NAME in vars(model).get("peft_config", {})
 
 
-def save(directory: Path, model: Any) -> None:
-    """Adapters alone, as PEFT saves them."""
+def named(model: Any) -> Iterator[tuple[str, Tensor]]:
+    """The adapters' own weights under the names of PEFT's files."""
     import peft
 
     state = peft.get_peft_model_state_dict(model, save_embedding_layers=False)
-    save_file({_PREFIX + name: t.detach().cpu().contiguous() for name, t in state.items()}, directory / WEIGHTS, {"format": "pt"})
+    return ((_PREFIX + name, tensor.detach()) for name, tensor in state.items())
+
+
+def save(directory: Path, model: Any) -> None:
+    """Adapters alone, as PEFT saves them."""
+    save_file({name: tensor.cpu().contiguous() for name, tensor in named(model)}, directory / WEIGHTS, {"format": "pt"})
     settings = copy.deepcopy(model.peft_config[NAME])
     settings.inference_mode, settings.target_modules = True, sorted(settings.target_modules)
     settings.save_pretrained(str(directory))

@@ -22,6 +22,13 @@ class SleepingEngine(Engine, Protocol):
     def wake(self) -> None: ...
 
 
+@runtime_checkable
+class AdapterEngine(SleepingEngine, Protocol):
+    """One that keeps the weights it began with, and is given adapters apart from them."""
+
+    def without_adapter(self) -> Engine: ...
+
+
 @dataclass
 class Followed:
     """An update that `engine` follows: it sleeps meanwhile and is given the new weights, with every cached state dropped, before anything
@@ -38,8 +45,13 @@ class Followed:
         metrics = self.update(scored, step)
         start = time.perf_counter()
         self.engine.wake()
-        self.engine.load_weights((self.weights or named_weights)(self.policy))
+        self.engine.load_weights(self.weights(self.policy) if self.weights else weights_for(self.engine, self.policy))
         return metrics | {"time/sync": time.perf_counter() - start}
+
+
+def weights_for(engine: Engine, policy: Policy) -> Iterator[tuple[str, Tensor]]:
+    """What brings the engine in step with the policy: all weights, or the adapters alone where it has them apart."""
+    return lora.named(policy.model) if isinstance(engine, AdapterEngine) else named_weights(policy)
 
 
 def named_weights(policy: Policy) -> Iterator[tuple[str, Tensor]]:

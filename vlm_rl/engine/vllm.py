@@ -6,7 +6,7 @@ exact and cheaper than vLLM's prompt log-probs (they skip its prefix cache and k
 """
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -19,19 +19,24 @@ from vlm_rl.types import Completion, Media, Prompt, Segment
 from vlm_rl.vision import about
 
 BANNED = "vlm_rl_banned_ids"
+NOTHING: Mapping[str, Any] = {}
 
 
 class VLLMEngine:
     """Weights begin as those of the Hugging Face directory `source` and follow `load_weights`. `scorer` holds the trainer's own forward.
 
     One request per prompt asks for a whole group; its draws derive from the request's first seed and each draw's place in the request
-    (vLLM's own rule), so equal requests are answered equally but not bit for bit as other engines do. Raises UserError where vLLM is not
-    installed or cannot load the model.
+    (vLLM's own rule), so equal requests are answered equally but not bit for bit as other engines do. `options` are further ones of vLLM.
+    Raises UserError where vLLM is not installed or cannot load the model.
     """
 
-    def __init__(self, source: str, chat: Chat, settings: VLLMConfig, scorer: Engine, max_tokens: int):
+    adapter: Any = None  # vLLM's name for what it is to answer with beside its weights
+
+    def __init__(
+        self, source: str, chat: Chat, settings: VLLMConfig, scorer: Engine, max_tokens: int, options: Mapping[str, Any] = NOTHING
+    ):
         self.chat, self.scorer, self.settings = chat, scorer, settings
-        vllm = _import()
+        vllm = import_vllm()
         config = chat.config
         self.sleeps = torch.cuda.is_available() and settings.sleep_level > 0
         frames = {"do_sample_frames": False} | ({} if chat.family.whole_frames else {"do_resize": False})
@@ -55,16 +60,22 @@ class VLLMEngine:
                 skip_mm_profiling=True,
                 disable_log_stats=True,
                 seed=0,
+                **options,
             )
         except (ValueError, RuntimeError, OSError) as error:
             raise UserError(f"rollout.engine=vllm: vLLM cannot load {source}: {str(error).strip().splitlines()[-1]}") from error
 
     def generate(self, requests: Sequence[GenerateRequest], progress: Progress | None = None) -> list[tuple[Completion, ...]]:
         """See `engine.base`; a step's prompts are one call, so that vLLM batches all of them."""
+        return self.written(requests, progress, self.adapter)
+
+    def written(self, requests: Sequence[GenerateRequest], progress: Progress | None, adapter: Any) -> list[tuple[Completion, ...]]:
+        """By the weights with this adapter, or by the weights alone where it is None."""
         if not requests:
             return []
         prompts = [self._prompt(request.prompt) for request in requests]
-        outputs = self.llm.generate(prompts, [self._sampling(request) for request in requests], use_tqdm=False)
+        sampling = [self._sampling(request) for request in requests]
+        outputs = self.llm.generate(prompts, sampling, use_tqdm=False, lora_request=adapter)
         for request, output in zip(requests, outputs, strict=True):
             self._same_prompt(request.prompt, output.prompt_token_ids)
         if progress:
@@ -159,7 +170,7 @@ def read_as(chat: Chat, seen: Sequence[int]) -> list[int]:
     return [chat.placeholder["video"] if id_ == mark else id_ for id_ in seen]
 
 
-def _import() -> Any:
+def import_vllm() -> Any:
     """vLLM with its engine in this process; both variables are read when it is imported."""
     os.environ.setdefault("VLLM_ENABLE_V1_MULTIPROCESSING", "0")
     os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
