@@ -52,7 +52,7 @@ def test_the_cache_of_rollouts(tmp_path):
     """At most rollout.batch_size completions, and those of as many prompts as are read at once."""
     made = setting(tmp_path)
     [cache] = [share for share in plan.rollout(made).shares if "cache" in share.what]
-    assert cache.bytes == footprint.cache(made.arch, 15 * 8 * (1068 + 1024), 2) and "120 completions" in cache.what
+    assert cache.bytes == footprint.cache(made.arch, 15 * 8, 1068 + 1024, 2) and "120 completions" in cache.what
     assert total(setting(tmp_path, "rollout.batch_size=32"), "rollout") < total(made, "rollout")
 
 
@@ -92,7 +92,7 @@ def test_zero_is_a_knob_where_there_are_several_devices(tmp_path):
     turns = plan_knobs.turns(setting(tmp_path, *large, count=8))
     assert [turn.override for turn in turns] == ["distributed.zero=2"] and turns[-1].fits
     resident = plan.resident(setting(tmp_path, *large, "distributed.zero=3", count=8))
-    count = architecture.PUBLISHED["Qwen/Qwen2.5-VL-7B-Instruct"].total
+    count = architecture.published("Qwen/Qwen2.5-VL-7B-Instruct").total
     assert sum(share.bytes for share in resident) == pytest.approx((2 + 12) * count / 8 + 2e9 + 2 * count)  # whole for answers by hf
     alone = plan_knobs.turns(setting(tmp_path, *large, "rollout.batch_size=16"))
     assert "offload: optimizer" in alone[-1].override and alone[-1].fits

@@ -12,10 +12,10 @@ from data import load_rows, stand_in
 from data.training_sets import TRAINING_SETS
 from rewards.grading import gold_problem
 from vlm_rl import cli_dry, cli_dry_parts
-from vlm_rl.architecture import PUBLISHED
 from vlm_rl.config import DataConfig, TrainConfig
 from vlm_rl.errors import UserError
 from vlm_rl.loading import load
+from vlm_rl.published import PUBLISHED
 from vlm_rl.standin import StandIn
 from vlm_rl.types import Generate, Sample, Sampling
 

@@ -1,40 +1,53 @@
-"""Sizes of a vision-language model, from its config.json or from the table of published models, and its number of parameters by part.
+"""Sizes of a vision-language model, from its config.json or that of a published one, and its number of parameters by part.
 
-Formulas only: no weight is made. Parts are those of `vlm_rl.families`: text (vocabulary projection included), tower, projector.
-Suffixes as in the papers: d hidden, f intermediate, H heads, D head size, V vocabulary.
+No weight is made: parameters and linear layers are counted on transformers' own model on the meta device. What a layer keeps follows from
+a description of it (Text, Tower, Projector), which families fill in; a layer that is not described is refused by name. Parts are those
+of `vlm_rl.families`: text (vocabulary projection included), tower, projector.
 """
 
+import logging
+import math
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
 from typing import Any, Literal
 
 from vlm_rl.config import ModelConfig, project_path
 from vlm_rl.errors import UserError
-from vlm_rl.families import Part
+from vlm_rl.families import FAMILIES, Part, family_of
+from vlm_rl.published import PUBLISHED
 
-Family = Literal["qwen2_vl", "qwen2_5_vl", "qwen3_vl"]
-FAMILIES: tuple[Family, ...] = ("qwen2_vl", "qwen2_5_vl", "qwen3_vl")
 PARTS: tuple[Part, ...] = ("text", "tower", "projector")
-CHANNELS, TEMPORAL = 3, 2  # of a patch, in all three families
+Norm = Literal["rms", "offset", "layer", "none"]  # offset: an RMS norm that multiplies by 1 + weight, all of it in float32
 
 
 @dataclass(frozen=True)
 class Linear:
-    """`count` layers of these widths."""
+    """`count` linear layers of these widths."""
 
     inputs: int
     outputs: int
-    bias: bool = True
     count: int = 1
 
-    @property
-    def parameters(self) -> int:
-        return self.count * (self.inputs * self.outputs + self.outputs * self.bias)
+
+@dataclass(frozen=True)
+class States:
+    """Layers that carry a state from token to token (gated delta rule) in the place of attention."""
+
+    layers: int
+    key_heads: int
+    value_heads: int
+    key: int
+    value: int
+    kernel: int
 
 
 @dataclass(frozen=True)
 class Text:
-    """The language model. `tied`: the vocabulary projection is the embedding."""
+    """The language model: a gated MLP, `norms` of the model's width in a layer. `tied`: the vocabulary projection is the embedding.
+    `windowed` layers see `window` tokens back only; `turned`: the share of a head that positions turn; `gated`: attention's output is
+    multiplied by a gate."""
 
     hidden: int
     intermediate: int
@@ -44,8 +57,14 @@ class Text:
     head: int
     vocabulary: int
     tied: bool
-    bias: bool
-    qk_norm: bool
+    qk_norm: bool = False
+    norm: Norm = "rms"
+    norms: int = 2
+    windowed: int = 0
+    window: int = 0
+    turned: float = 1.0
+    gated: bool = False
+    states: States | None = None
 
     @property
     def queries(self) -> int:
@@ -56,113 +75,79 @@ class Text:
         return self.kv_heads * self.head
 
     @property
-    def linears(self) -> tuple[Linear, ...]:
-        """Without the vocabulary projection."""
-        d, f, n = self.hidden, self.intermediate, self.layers
-        attention = (Linear(d, self.queries, self.bias, n), Linear(d, self.keys, self.bias, 2 * n), Linear(self.queries, d, False, n))
-        return (*attention, Linear(d, f, False, 2 * n), Linear(f, d, False, n))
-
-    @property
-    def parameters(self) -> int:
-        norms = self.hidden * (2 * self.layers + 1) + 2 * self.head * self.layers * self.qk_norm
-        return sum(linear.parameters for linear in self.linears) + norms + self.vocabulary * self.hidden * (1 if self.tied else 2)
+    def attending(self) -> int:
+        """Layers with attention."""
+        return self.layers - (self.states.layers if self.states else 0)
 
 
 @dataclass(frozen=True)
 class Tower:
-    """The vision tower. `positions` and `deepstack` (feature maps handed to the first text layers) are Qwen3-VL's, else 0."""
+    """The vision tower, whose rows are patches: a grid of any shape, or tiles of `tile` rows each, `first` of them no patches.
+
+    `numbers` of the picture in a row; `activations`: tensors of the MLP's width that are kept; `turned`: queries, keys and values are made
+    by one matrix and turned by positions; `scaled`: what a layer adds is multiplied by weights; `closed`: a norm follows the last
+    layer; `copied`: it reads a copy of the pictures, without empty tiles."""
 
     hidden: int
     intermediate: int
     layers: int
     heads: int
     patch: int
-    merge: int
-    positions: int = 0
-    deepstack: int = 0
+    numbers: int
+    tile: int = 0
+    first: int = 0
+    norm: Norm = "layer"
+    activations: int = 2
+    turned: bool = False
+    scaled: bool = False
+    qk_norm: bool = False
+    closed: bool = False
+    copied: bool = False
 
-    @property
-    def pixels(self) -> int:
-        """Numbers in a patch."""
-        return CHANNELS * TEMPORAL * self.patch**2
+    def patches(self, rows: int) -> int:
+        """Of so many rows."""
+        return rows * (self.tile - self.first) // self.tile if self.tile else rows
 
-    @property
-    def merged(self) -> int:
-        """Width of the patches that become one visual token."""
-        return self.hidden * self.merge**2
+
+@dataclass(frozen=True)
+class Projector:
+    """`joined` patches become a row of `reads` numbers, normed, through one linear layer, or two with `inner` numbers between.
+    `pooled`: they are averaged. `copies` for feature maps handed to text layers (deepstack)."""
+
+    reads: int
+    joined: int
+    inner: int = 0
+    norm: Norm = "none"
+    pooled: bool = False
+    copies: int = 0
 
 
 @dataclass(frozen=True)
 class Architecture:
-    """A whole model. `source` says where its sizes come from."""
+    """A whole model. `linears` are the layers that LoRA adapts, without the vocabulary projection; `source`: where sizes are from."""
 
-    family: Family
+    family: str
     text: Text
     tower: Tower
+    projector: Projector
+    parameters: Mapping[Part, int]
+    linears: Mapping[Part, tuple[Linear, ...]]
     source: str
-
-    @property
-    def gated_tower(self) -> bool:
-        """Whether the tower's MLP is gated and its norms are RMS norms, as the text's."""
-        return self.family == "qwen2_5_vl"
-
-    def linears(self, part: Part) -> tuple[Linear, ...]:
-        """The linear layers of a part, which LoRA adapts; without the vocabulary projection."""
-        if part == "text":
-            return self.text.linears
-        tower = self.tower
-        d, f, n = tower.hidden, tower.intermediate, tower.layers
-        if part == "projector":
-            mergers = 1 + tower.deepstack
-            return (Linear(tower.merged, tower.merged, True, mergers), Linear(tower.merged, self.text.hidden, True, mergers))
-        up = Linear(d, f, True, n * (2 if self.gated_tower else 1))
-        return Linear(d, 3 * d, True, n), Linear(d, d, True, n), up, Linear(f, d, True, n)
-
-    @property
-    def parameters(self) -> Mapping[Part, int]:
-        """Weights by part, each once."""
-        tower, norm = self.tower, 1 if self.gated_tower else 2  # an RMS norm has no bias
-        linear = {part: sum(layer.parameters for layer in self.linears(part)) for part in ("tower", "projector")}
-        embedding = tower.pixels * tower.hidden + (tower.hidden if self.family == "qwen3_vl" else 0) + tower.positions * tower.hidden
-        return {
-            "text": self.text.parameters,
-            "tower": linear["tower"] + embedding + 2 * norm * tower.hidden * tower.layers,
-            "projector": linear["projector"] + norm * tower.hidden + 2 * tower.merged * tower.deepstack,
-        }
 
     @property
     def total(self) -> int:
         return sum(self.parameters.values())
 
+    @property
+    def side(self) -> int:
+        """Pixels of a visual token's side, where pictures are a grid of any shape."""
+        return self.tower.patch * math.isqrt(self.projector.joined)
 
-def _qwen2_5(name: str, text: tuple[int, int, int, int, int, int], tied: bool) -> Architecture:
-    d, f, layers, heads, kv, vocabulary = text
-    sizes = Text(d, f, layers, heads, kv, d // heads, vocabulary, tied, bias=True, qk_norm=False)
-    return Architecture("qwen2_5_vl", sizes, Tower(1280, 3420, 32, 16, 14, 2), _published(name))
-
-
-def _qwen3(name: str, text: tuple[int, int, int, int, int, int], tied: bool, tower: Tower) -> Architecture:
-    d, f, layers, heads, kv, vocabulary = text
-    sizes = Text(d, f, layers, heads, kv, 128, vocabulary, tied, bias=False, qk_norm=True)
-    return Architecture("qwen3_vl", sizes, tower, _published(name))
-
-
-def _published(name: str) -> str:
-    return f"the published config.json of {name}, as this program knows it"
-
-
-# As in the config.json of each hub repository; their numbers of parameters are those that the hub shows for the safetensors files
-# (3,754,622,976; 8,292,166,656; 4,437,815,808; 8,767,123,696), which a test holds.
-PUBLISHED: Mapping[str, Architecture] = {
-    "Qwen/Qwen2.5-VL-3B-Instruct": _qwen2_5("Qwen/Qwen2.5-VL-3B-Instruct", (2048, 11008, 36, 16, 2, 151936), tied=True),
-    "Qwen/Qwen2.5-VL-7B-Instruct": _qwen2_5("Qwen/Qwen2.5-VL-7B-Instruct", (3584, 18944, 28, 28, 4, 152064), tied=False),
-    "Qwen/Qwen3-VL-4B-Instruct": _qwen3(
-        "Qwen/Qwen3-VL-4B-Instruct", (2560, 9728, 36, 32, 8, 151936), True, Tower(1024, 4096, 24, 16, 16, 2, 2304, 3)
-    ),
-    "Qwen/Qwen3-VL-8B-Instruct": _qwen3(
-        "Qwen/Qwen3-VL-8B-Instruct", (4096, 12288, 36, 32, 8, 151936), False, Tower(1152, 4304, 27, 16, 16, 2, 2304, 3)
-    ),
-}
+    @property
+    def packs(self) -> bool:
+        """Whether the completions of a prompt share its forward, as `vlm_rl.policy` decides it."""
+        family = FAMILIES[self.family]
+        return family.packs and self.text.states is None and (family.windows or not self.text.windowed)
 
 
 def find(model: ModelConfig) -> Architecture:
@@ -171,48 +156,162 @@ def find(model: ModelConfig) -> Architecture:
         raise UserError("model.scratch makes a small model, which needs no plan; write model.path")
     folder = project_path(model.path)
     if folder.is_dir():
-        import transformers  # only here is it needed
-
-        try:
-            return of_config(transformers.AutoConfig.from_pretrained(folder), f"{folder / 'config.json'}")
-        except (OSError, ValueError) as error:
-            raise UserError(f"model.path={model.path}: its config.json cannot be read: {str(error).strip().splitlines()[0]}") from None
+        return of_config(_read(folder, model.path), f"{folder / 'config.json'}")
     if model.path in PUBLISHED:
-        return PUBLISHED[model.path]
+        return published(model.path)
     raise UserError(
         f"model.path={model.path}: there is no such directory, and its sizes are not among those known here ({', '.join(PUBLISHED)}); "
-        "write the directory of a downloaded copy, of which the config.json is enough"
+        "write the directory of a downloaded copy, of which the files without weights are enough"
     )
 
 
+@cache
+def published(name: str) -> Architecture:
+    import transformers  # only here and below are it and torch needed
+
+    return of_config(transformers.AutoConfig.for_model(**PUBLISHED[name]), f"the published config.json of {name}, as this program knows it")
+
+
+def _read(folder: Any, path: str) -> Any:
+    """transformers' config object. Raises UserError for a file that is none."""
+    import transformers
+
+    try:
+        return transformers.AutoConfig.from_pretrained(folder)
+    except Exception as error:  # a config of unknown make fails in its own ways
+        said = str(error).strip().splitlines() or [type(error).__name__]
+        raise UserError(f"model.path={path}: its config.json cannot be read: {said[0]}") from None
+
+
 def of_config(config: Any, source: str) -> Architecture:
-    """From transformers' config object of one of FAMILIES. Raises UserError for another one."""
-    family = config.model_type
-    if family not in FAMILIES:
-        raise UserError(f"{source} is of the family {family}; the sizes of {', '.join(FAMILIES)} can be planned")
+    """From transformers' config object of one of FAMILIES. Raises UserError for another one, and for layers that are not described."""
+    family_of(config.model_type)
     text, vision = config.get_text_config(), config.vision_config
-    head = text.hidden_size // text.num_attention_heads if family != "qwen3_vl" else text.head_dim
-    sizes = Text(
+    for kind, known, what in ((text.model_type, _TEXTS, "language model"), (vision.model_type, _TOWERS, "vision tower")):
+        if kind not in known:
+            raise UserError(f"{source}: its {what} is a {kind}, whose layers cannot be planned; known: {', '.join(known)}")
+    tower = _tower(vision)
+    parameters, linears = _counted(config, source)
+    return Architecture(config.model_type, _text(config, text), tower, _projector(config, tower), parameters, linears, source)
+
+
+def _counted(config: Any, source: str) -> tuple[Mapping[Part, int], Mapping[Part, tuple[Linear, ...]]]:
+    """Weights by part, each once, and widths of linear layers. Raises UserError where transformers makes no model of the config."""
+    import torch
+    import transformers
+
+    from vlm_rl.parts import part_of
+
+    quiet = logging.getLogger("transformers")
+    level = quiet.level
+    try:
+        quiet.setLevel(logging.ERROR)
+        with torch.device("meta"):
+            model: Any = transformers.AutoModelForImageTextToText.from_config(config)
+    except Exception as error:
+        said = str(error).strip().splitlines() or [type(error).__name__]
+        raise UserError(f"{source}: transformers makes no model of it: {said[0]}") from None
+    finally:
+        quiet.setLevel(level)
+    family, head = config.model_type, model.get_output_embeddings()
+    parameters: dict[Part, int] = dict.fromkeys(PARTS, 0)
+    for name, weight in model.named_parameters():
+        parameters[part_of(family, name)] += weight.numel()
+    found = Counter(
+        (part_of(family, name), layer.in_features, layer.out_features)
+        for name, layer in model.named_modules()
+        if isinstance(layer, torch.nn.Linear) and layer is not head
+    )
+    linears: dict[Part, tuple[Linear, ...]] = {
+        part: tuple(Linear(i, o, count) for (own, i, o), count in found.items() if own == part) for part in PARTS
+    }
+    return parameters, linears
+
+
+# By the model_type of the language model and of the tower: what their configs do not say.
+_TEXTS: Mapping[str, Mapping[str, Any]] = {
+    "qwen2_vl_text": {},
+    "qwen2_5_vl_text": {},
+    "qwen3_vl_text": {"qk_norm": True},
+    "qwen3_5_text": {"qk_norm": True, "norm": "offset", "gated": True},
+    "llama": {},
+    "qwen2": {},
+    "qwen3": {"qk_norm": True},
+    "gemma3_text": {"qk_norm": True, "norm": "offset", "norms": 4},
+}
+_TOWERS: Mapping[str, Mapping[str, Any]] = {
+    "qwen2_vl_vision": {"turned": True, "activations": 3},  # quick GELU keeps its sigmoid
+    "qwen2_5_vl_vision": {"turned": True, "activations": 4, "norm": "rms"},  # a gated MLP
+    "qwen3_vl_vision": {"turned": True},
+    "qwen3_5_vision": {"turned": True},
+    "siglip_vision_model": {"closed": True},
+    "idefics3_vision": {"closed": True, "copied": True},
+    "smolvlm_vision": {"closed": True, "copied": True},
+    "internvl_vision": {"first": 1, "scaled": True},
+}
+
+
+def _text(config: Any, text: Any) -> Text:
+    kinds: Counter[str] = Counter(text.to_dict().get("layer_types") or ())
+    states = None
+    if count := kinds["linear_attention"]:
+        heads = text.linear_num_key_heads, text.linear_num_value_heads
+        states = States(count, *heads, text.linear_key_head_dim, text.linear_value_head_dim, text.linear_conv_kernel_dim)
+    windowed = kinds["sliding_attention"]
+    rope = text.to_dict().get("rope_parameters") or {}
+    return Text(
         hidden=text.hidden_size,
         intermediate=text.intermediate_size,
         layers=text.num_hidden_layers,
         heads=text.num_attention_heads,
         kv_heads=text.num_key_value_heads,
-        head=head,
+        head=text.to_dict().get("head_dim") or text.hidden_size // text.num_attention_heads,
         vocabulary=text.vocab_size,
         tied=bool(config.tie_word_embeddings),
-        bias=family != "qwen3_vl" or bool(text.attention_bias),
-        qk_norm=family == "qwen3_vl",
+        windowed=windowed,
+        window=text.sliding_window if windowed else 0,
+        turned=rope.get("partial_rotary_factor", 1.0),
+        states=states,
+        **_TEXTS[text.model_type],
     )
-    older = family == "qwen2_vl"
-    tower = Tower(
-        hidden=vision.embed_dim if older else vision.hidden_size,
-        intermediate=int(vision.embed_dim * vision.mlp_ratio) if older else vision.intermediate_size,
-        layers=vision.depth,
-        heads=vision.num_heads,
-        patch=vision.patch_size,
-        merge=vision.spatial_merge_size,
-        positions=vision.num_position_embeddings if family == "qwen3_vl" else 0,
-        deepstack=len(vision.deepstack_visual_indexes) if family == "qwen3_vl" else 0,
-    )
-    return Architecture(family, sizes, tower, source)
+
+
+def _tower(vision: Any) -> Tower:
+    known, said = _TOWERS[vision.model_type], vision.to_dict()
+    patch = _side(vision.patch_size)
+    hidden = said.get("embed_dim") or vision.hidden_size
+    sizes = {
+        "hidden": hidden,
+        "intermediate": said.get("intermediate_size") or int(hidden * vision.mlp_ratio),
+        "layers": said.get("depth") or vision.num_hidden_layers,
+        "heads": said.get("num_heads") or vision.num_attention_heads,
+        "patch": patch,
+    }
+    if "image_size" not in said:
+        return Tower(**sizes, numbers=said.get("in_channels", 3) * vision.temporal_patch_size * patch**2, **known)
+    side = _side(vision.image_size)
+    rows = (side // patch) ** 2 + known.get("first", 0)
+    norms = {"norm": "rms"} if said.get("norm_type") == "rms_norm" else {}
+    norms |= {"qk_norm": bool(said.get("use_qk_norm"))}
+    return Tower(**sizes, numbers=-(-vision.num_channels * side**2 // rows), tile=rows, **{**known, **norms})
+
+
+def _side(size: Any) -> int:
+    return size if isinstance(size, int) else int(size[0])
+
+
+def _projector(config: Any, tower: Tower) -> Projector:
+    """By what the family's config says of how patches become visual tokens."""
+    said, width = config.to_dict(), config.get_text_config().hidden_size
+    if (merge := said["vision_config"].get("spatial_merge_size")) is not None:
+        copies = len(said["vision_config"].get("deepstack_visual_indexes") or ())
+        joined = tower.hidden * merge**2
+        return Projector(joined, merge**2, inner=joined, norm=tower.norm, copies=copies)
+    if (scale := said.get("scale_factor")) is not None:
+        return Projector(tower.hidden * scale**2, scale**2)
+    if (tokens := said.get("mm_tokens_per_image")) is not None:
+        return Projector(tower.hidden, tower.tile // tokens, norm="offset", pooled=True)
+    if (ratio := said.get("downsample_ratio")) is not None:
+        joined = int(1 / ratio) ** 2
+        return Projector(tower.hidden * joined, joined, inner=width, norm="layer")
+    return Projector(tower.hidden, 1, inner=width)  # LLaVA-OneVision: rows of tiles are joined behind it

@@ -101,14 +101,15 @@ def shared_prefix_attention(
         return sdpa_attention_forward(module, query, key, value, attention_mask, scaling=scaling, **kwargs)
     where = shared_prefix
     q, k, v = (x[0].transpose(0, 1) for x in (query, key, value))  # (L, heads, D)
-    grouped = q.shape[1] != k.shape[1]
     k_p, v_p = (x[where.prompt_NP].transpose(1, 2) for x in (k, v))  # (N, H_kv, P, D)
     times = q.shape[1] // k.shape[1]  # CUDA's fused kernels take a mask or grouped heads, not both
     k_r, v_r = (_of_completions(x, p, where, times) for x, p in ((k, k_p), (v, v_p)))
     mask_p, mask_r = (None, where.mask_M1RK)
     if where.windows is not None:
         mask_p, mask_r = where.windows.masks(kwargs.get("sliding_window") is not None, mask_r)
+        k_p, v_p = (x.repeat_interleave(times, dim=1) for x in (k_p, v_p))
     q_p = q[where.prompt_NP].transpose(1, 2)
+    grouped = q_p.shape[1] != k_p.shape[1]
     out_p = scaled_dot_product_attention(q_p, k_p, v_p, mask_p, is_causal=mask_p is None, scale=scaling, enable_gqa=grouped)
     q_r = q[where.completion_MR].transpose(1, 2)
     # Checkpointed layers are made again as a whole, and what is kept here would be kept beside them.

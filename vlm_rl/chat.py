@@ -68,11 +68,18 @@ class Chat:
         try:
             content = self._content(sample)
             if outlines is not None:
-                pairs, alone = zip(sample.media, outlines, strict=True), _alone(sample)
-                self._prompt(sample, content, tuple(self.look.outlined(*pair, sample.id, alone) for pair in pairs), "")
+                self._outlined(sample, content, outlines)
         except RowError as error:
             return error.reason
         return None
+
+    def outlined(self, sample: Sample, outlines: Sequence[Outline]) -> Prompt:
+        """What `prompt` gives but for the tensors of media, of which it needs the outlines only. Raises RowError as that does."""
+        return self._outlined(sample, self._content(sample), outlines)
+
+    def _outlined(self, sample: Sample, content: list[dict[str, str]], outlines: Sequence[Outline]) -> Prompt:
+        pairs, alone = zip(sample.media, outlines, strict=True), _alone(sample)
+        return self._prompt(sample, content, tuple(self.look.outlined(*pair, sample.id, alone) for pair in pairs), "")
 
     def prompt(self, sample: Sample, prefill: str = "") -> Prompt:
         """Render one sample; the assistant's turn begins with the sample's own prefill, then `prefill`.

@@ -8,11 +8,11 @@ from typing import Any
 
 from data import DATASETS, Rows, load_rows, stand_in
 from vlm_rl import cli_parts, models, small
-from vlm_rl.architecture import PUBLISHED
 from vlm_rl.cli_judges import judges_of
 from vlm_rl.config import DataConfig, DistributedConfig, ModelConfig, ScratchConfig, TrainConfig, project_path
 from vlm_rl.engine.base import Judge
 from vlm_rl.errors import RowError, UserError
+from vlm_rl.published import PUBLISHED
 from vlm_rl.standin import StandIn
 
 PROMPTS, ROLLOUTS, TOKENS = 3, 4, 24  # at most, of the step
@@ -98,7 +98,7 @@ def family_of(model: ModelConfig) -> str:
         return model.scratch.family
     assert model.path is not None
     if model.path in PUBLISHED:
-        return PUBLISHED[model.path].family
+        return str(PUBLISHED[model.path]["model_type"])
     file = project_path(model.path) / "config.json"
     try:
         family = json.loads(file.read_text(encoding="utf-8"))["model_type"]

@@ -6,29 +6,18 @@ Nothing is loaded but a local config.json, and of local data a few rows and the 
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from pathlib import Path
-from statistics import fmean
 from typing import Any
 
 from rich.table import Table
 from rich.text import Text
 
-from data import Rows, load_rows, seeded_order
-from data.media import image_size
-from data.templates import render
-from data.video import check_video, outline_of
 from rewards.mixture import Mixture
 from vlm_rl import architecture, footprint, plan, plan_knobs, plan_tokens, rundir
-from vlm_rl.architecture import Architecture
-from vlm_rl.cli_trial import CHARACTERS, questions
-from vlm_rl.config import DataConfig, TrainConfig, project_path
-from vlm_rl.errors import RowError
-from vlm_rl.plan import GIB, Seen, Setting
-from vlm_rl.types import Media, Sample
-from vlm_rl.visual_tokens import TIME, look, most_of_picture, most_of_video, video_budget
+from vlm_rl.cli_plan_prompts import prompts_of
+from vlm_rl.cli_trial import questions
+from vlm_rl.config import TrainConfig
+from vlm_rl.plan import GIB, Setting
 
-ROWS = 64
-TEXT = 300  # tokens of a question, its options and the instruction where no row can be looked at; ours
-WRAPPING = 20  # tokens of a chat template's marks; ours
 UNTRIED = "Measured peaks on a GPU: not run. The formulas are held against tensors counted on a CPU (docs/recipes.md)."
 
 
@@ -39,61 +28,12 @@ def planned(config: TrainConfig, gpu: str, count: int, show: Callable[[Any], Non
     asked = frozenset(mixture.targets & {"policy", "start"})
     setting = Setting(config, arch, prompts_of(config, arch), plan.machine(gpu, count), asked)
     turns = plan_knobs.turns(setting)
-    counted = plan_tokens.counts(config, setting.seen, questions(mixture, config))
+    counted = plan_tokens.counts(config, setting.seen, questions(mixture, config), setting.form)
     if json_file is not None:
         rundir.write_json(json_file, tree(setting, turns, counted))
     for part in (_memory(setting, turns), _tokens(counted), *sentences(setting, turns)):
         show(part)
     return int(not plan.fits(setting))
-
-
-def prompts_of(config: TrainConfig, arch: Architecture) -> Seen:
-    """Of some rows where the data is here, else what the config allows at most."""
-    if not _is_here(config.data):
-        return _allowed(config, arch)
-    rows = load_rows(config.data)
-    sizes = [size for index in seeded_order(len(rows), 0)[:ROWS].tolist() if (size := _size(rows, index, config, arch)) is not None]
-    if not sizes:
-        return _allowed(config, arch)
-    text = f"{len(sizes)} rows of the data, media by their sizes, {CHARACTERS} characters of text a token"
-    return Seen(max(t for t, _ in sizes), max(p for _, p in sizes), fmean(t for t, _ in sizes), text)
-
-
-def _is_here(data: DataConfig) -> bool:
-    if data.parts:
-        return all(_is_here(part.data) for part in data.parts)
-    return data.name not in ("hub", "jsonl", "parquet") or (data.path is not None and project_path(data.path).exists())
-
-
-def _allowed(config: TrainConfig, arch: Architecture) -> Seen:
-    model = config.model
-    videos = "video" in (config.data.mapping or "")
-    visual = most_of_video(model, arch) if videos else most_of_picture(model, arch)
-    tokens = min(model.max_prompt_tokens, visual + TEXT)
-    kind = "video" if videos else "picture"
-    source = f"the largest {kind} that the config lets in, at most model.max_prompt_tokens; {TEXT} tokens of text (ours)"
-    return Seen(tokens, min(visual, tokens) * arch.tower.merge**2, float(tokens), source)
-
-
-def _size(rows: Rows, index: int, config: TrainConfig, arch: Architecture) -> tuple[int, int] | None:
-    """(tokens of the prompt, patches) of a row; None for one that cannot be read or is too long, which training leaves out or refuses."""
-    try:
-        sample = rows[index]
-        visual = sum(_visual(medium, sample, config, arch) for medium in sample.media)
-    except (RowError, ValueError):
-        return None
-    tokens = visual + len(render(config.data.template)(sample)) // CHARACTERS + WRAPPING
-    return (tokens, visual * arch.tower.merge**2) if tokens <= config.model.max_prompt_tokens else None
-
-
-def _visual(medium: Media, sample: Sample, config: TrainConfig, arch: Architecture) -> int:
-    model, side = config.model, arch.tower.patch * arch.tower.merge
-    if medium.kind == "image":
-        width, height = image_size(medium, sample.id)
-        return look(model, arch).picture(height, width)
-    outline = outline_of(check_video(medium, sample.id, model.video_backend, model.decode_timeout_s), video_budget(model, side))
-    frames = -(-len(outline.indices) // 2)
-    return frames * (outline.height * outline.width // side**2 + (TIME if arch.family == "qwen3_vl" else 0))
 
 
 def _gib(size: float) -> str:

@@ -1,135 +1,23 @@
-"""Bytes that a training step keeps on a device, as formulas of a model's sizes and of a packed row's lengths. Nothing is made or measured.
+"""Bytes that a training step keeps on a device: a forward and backward at its fullest, the optimiser, caches and answers. Formulas only.
 
-What autograd saves follows from the forward code of transformers' Qwen-VL families and of `vlm_rl.attention`, tensor by tensor; tests hold
-it against tensors counted by torch itself on small models on a CPU. Kernels of other devices may save other tensors.
-
-b is the size of a number of `model.dtype`; L tokens of a row: N prompts of P tokens and M completions of R; S patches of its pictures.
+What layers keep for backward is counted in `footprint_layers`, of which b, Row and Trained are.
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 from vlm_rl.architecture import PARTS, Architecture
-from vlm_rl.families import Part
+from vlm_rl.footprint_layers import SINGLE, Row, Trained, adapted_tower_layer, adapters, layers, merger, pixels, shared
 
 BYTES: Mapping[str, int] = {"float32": 4, "bfloat16": 2}
-SINGLE, DOUBLE = 4, 8
+DOUBLE = 8
 BUCKET, LIVE = 500_000_000, 1_000_000_000  # numbers that DeepSpeed sums at once, and that ZeRO-3 holds whole at once: its defaults
 TILE = 1 << 26  # logits at once, on CUDA: projection.TILE
-
-
-@dataclass(frozen=True)
-class Row:
-    """A packed row: N prompts of P tokens, M completions of R tokens, S patches."""
-
-    prompts: int
-    prompt: int
-    completions: int
-    completion: int
-    patches: int
-
-    @property
-    def tokens(self) -> int:
-        return self.prompts * self.prompt + self.written
-
-    @property
-    def written(self) -> int:
-        return self.completions * self.completion
-
-    @property
-    def keys(self) -> int:
-        """What completions look at: each its prompt again, and itself."""
-        return self.completions * (self.prompt + self.completion)
-
-
-def text_layer(arch: Architecture, row: Row, b: int) -> int:
-    """Saved for the backward of one layer of the language model, every weight of it trained.
-
-    Norms: the input in float32 and what the weight multiplies. MLP: its input, gate, SiLU of the gate, up, their product. Attention: what
-    `attention_layer` says, and the input of the output projection.
-    """
-    text, tokens = arch.text, row.tokens
-    norm = (SINGLE + b) * text.hidden + SINGLE
-    heads = ((SINGLE + b) * text.head + SINGLE) * (text.heads + text.kv_heads) if text.qk_norm else 0
-    inputs = 2 * b * text.hidden + b * text.queries
-    return tokens * (2 * norm + heads + inputs + 4 * b * text.intermediate) + attention_layer(arch, row, b)
-
-
-def attention_layer(arch: Architecture, row: Row, b: int) -> int:
-    """Prompts: queries, keys, values, outputs and log-sums. Completions: queries, outputs, log-sums, the mask as numbers, and the row's
-    keys and values, of which those that completions look at are made again for backward."""
-    text = arch.text
-    read = row.prompts * row.prompt
-    prompts = read * (b * 2 * (text.queries + text.keys) + SINGLE * text.heads)
-    completions = row.written * (2 * b * text.queries + SINGLE * text.heads)
-    sources = 2 * b * row.tokens * text.keys
-    mask = b * row.keys * row.completion
-    return prompts + completions + sources + mask
-
-
-def tower_layer(arch: Architecture, patches: int, b: int) -> int:
-    """Saved for the backward of one layer of the tower. The values of its attention are a view that holds queries and keys before they
-    were turned, too."""
-    tower = arch.tower
-    d, f = tower.hidden, tower.intermediate
-    norms = 2 * ((SINGLE + b) * d + SINGLE) if arch.gated_tower else 2 * (b * d + 2 * SINGLE)
-    activations = {"qwen2_vl": 3, "qwen2_5_vl": 4, "qwen3_vl": 2}[arch.family]  # quick GELU keeps its sigmoid; a gated MLP four
-    attention = b * (5 * d + d + d) + SINGLE * tower.heads
-    return patches * (norms + 2 * b * d + attention + activations * b * f)
-
-
-def merger(arch: Architecture, patches: int, b: int) -> int:
-    """Saved by the projector, the mergers of deepstack included: norm, what both linear layers read, GELU's input."""
-    tower = arch.tower
-    norm = (SINGLE + b) * tower.hidden + SINGLE if arch.gated_tower else b * tower.hidden + 2 * SINGLE
-    return patches * (norm + 3 * b * tower.hidden + 3 * b * tower.hidden * tower.deepstack)
-
-
-def shared(arch: Architecture, row: Row, b: int) -> int:
-    """Saved once for the text: the last norm, the hidden states that predict completion tokens, and the turns of positions."""
-    text = arch.text
-    return row.tokens * ((SINGLE + b) * text.hidden + SINGLE + 2 * b * text.head) + row.written * b * text.hidden
 
 
 def vocabulary(arch: Architecture, row: Row, b: int) -> int:
     """Held at once for a tile of the vocabulary projection: logits as the model gives them, in float32, and their probabilities."""
     return (2 * SINGLE + (b if b < SINGLE else 0)) * min(TILE, row.written * arch.text.vocabulary)
-
-
-def pixels(arch: Architecture, patches: int, b: int) -> int:
-    """The pictures' patches as the processor gives them, and where `b` is smaller as numbers of the model; the turns of their positions."""
-    tower = arch.tower
-    return patches * (tower.pixels * (SINGLE + (b if b < SINGLE else 0)) + 2 * SINGLE * tower.hidden // tower.heads)
-
-
-@dataclass(frozen=True)
-class Trained:
-    """What of a model trains: parts in full, or (with a rank) adapters in float32 on their linear layers. `checkpointing`: of layers only
-    what they read is kept."""
-
-    parts: tuple[Part, ...] = PARTS
-    rank: int | None = None
-    dora: bool = False
-    checkpointing: bool = False
-
-    def weights(self, arch: Architecture, part: Part) -> int:
-        """Numbers of a part that train."""
-        if part not in self.parts:
-            return 0
-        if self.rank is None:
-            return arch.parameters[part]
-        return sum(x.count * (self.rank * (x.inputs + x.outputs) + x.outputs * self.dora) for x in arch.linears(part))
-
-
-def adapted_layer(arch: Architecture, row: Row, b: int, rank: int) -> int:
-    """`text_layer` with frozen weights and adapters in float32: frozen weights need none of what they multiplied, adapters each a copy of
-    what their layer reads in float32 where the model has smaller numbers, and what stands between their two halves."""
-    text, layers = arch.text, arch.text.layers
-    norms = b * (2 * text.hidden + (text.queries + text.keys) * text.qk_norm)
-    reads = b * (2 * text.hidden + text.queries + text.intermediate) if b < SINGLE else 0
-    copies = sum((x.inputs if b < SINGLE else 0) * x.count // layers for x in text.linears)
-    between = sum(rank * x.count // layers for x in text.linears)
-    return text_layer(arch, row, b) + row.tokens * (SINGLE * (copies + between) - norms - reads)
 
 
 @dataclass(frozen=True)
@@ -150,15 +38,17 @@ def backward(arch: Architecture, row: Row, b: int, trained: Trained) -> Mapping[
     An upper bound: what a layer frees while its backward goes on is not taken off.
     """
     text, tower, checkpointing = arch.text, arch.tower, trained.checkpointing
-    layer = text_layer(arch, row, b) if trained.rank is None else adapted_layer(arch, row, b, trained.rank)
-    kept, again = (b * text.hidden * row.tokens, layer) if checkpointing else (layer, 0)
+    found = layers(arch, row, b, trained)
+    stream, again = b * text.hidden * row.tokens, max(saved for count, saved in found if count)
+    kept, first = (text.layers * stream, stream) if checkpointing else (sum(count * saved for count, saved in found), again)
+    again = again if checkpointing else 0
     pictures, seen = pixels(arch, row.patches, b), 0
     if "tower" in trained.parts:
-        seen = tower_layer(arch, row.patches, b)
+        seen = adapted_tower_layer(arch, row.patches, b, trained)
         pictures += tower.layers * (b * tower.hidden * row.patches if checkpointing else seen)
     if trained.parts != ("text",):
-        pictures += merger(arch, row.patches, b)
-    whole = pictures + shared(arch, row, b) + text.layers * kept
+        pictures += merger(arch, row.patches, b) + adapters(arch, "projector", row.patches // arch.projector.joined, b, trained)
+    whole = pictures + shared(arch, row, b) + kept
     size = b if trained.rank is None else SINGLE
     made = {part: size * trained.weights(arch, part) for part in PARTS}
     head = b * text.vocabulary * text.hidden if trained.rank is None and "text" in trained.parts else 0
@@ -168,7 +58,7 @@ def backward(arch: Architecture, row: Row, b: int, trained: Trained) -> Mapping[
         "forward of the tower": Moment(pictures + seen_work),
         "vocabulary": Moment(whole + vocabulary(arch, row, b) + b * text.hidden * row.written, summed),
         "last layer": Moment(whole + again + text_work, head),
-        "first layer": Moment(pictures + kept + again + text_work, made["text"]),
+        "first layer": Moment(pictures + first + again + text_work, made["text"]),
         "embedding": Moment(pictures, made["text"] + head),
         "tower": Moment(pictures + seen_work + (seen if checkpointing else 0), made["text"] + made["projector"]),
         "end": Moment(0, sum(made.values())),
@@ -181,7 +71,7 @@ def layer_work(arch: Architecture, row: Row, b: int) -> int:
     text = arch.text
     outer = 2 * b * text.hidden * row.tokens
     mlp = 3 * b * text.intermediate * row.tokens
-    repeated = 2 * b * row.keys * (text.queries + text.keys)
+    repeated = 2 * b * (row.keys if row.form == "shared_prefix" else row.tokens) * (text.queries + text.keys)
     return outer + max(mlp, repeated + b * text.queries * row.tokens - 4 * b * text.intermediate * row.tokens)
 
 
@@ -248,9 +138,15 @@ def reduced(gradients: int, b: int, sharing: Sharing) -> int:
     return (min(gradients, b * BUCKET) if sharing.zero > 1 else gradients) + SINGLE * min(BUCKET, gradients // b)
 
 
-def cache(arch: Architecture, tokens: int, b: int) -> int:
-    """Keys and values of so many tokens in all layers."""
-    return 2 * b * arch.text.keys * arch.text.layers * tokens
+def cache(arch: Architecture, rows: int, length: int, b: int) -> int:
+    """Keys and values of `rows` sequences of this length in all layers, as far as a window reaches back; states in float32."""
+    text, found = arch.text, arch.text.states
+    held = (text.attending - text.windowed) * length + text.windowed * min(length, text.window)
+    carried = 0
+    if found is not None:
+        mixed = 2 * found.key_heads * found.key + found.value_heads * found.value
+        carried = found.layers * (SINGLE * found.value_heads * found.key * found.value + b * mixed * found.kernel)
+    return rows * (2 * b * text.keys * held + carried)
 
 
 def decoding(arch: Architecture, rows: int, length: int, b: int) -> int:
@@ -261,8 +157,10 @@ def decoding(arch: Architecture, rows: int, length: int, b: int) -> int:
     return max(layer, rows * text.vocabulary * (b + SINGLE + 2 * DOUBLE))
 
 
-def reading(arch: Architecture, tokens: int, patches: int, b: int) -> int:
-    """While prompts are read without gradients: one layer of the text, or of the tower with its pictures."""
-    text = arch.text
-    layer = b * tokens * (4 * text.hidden + 3 * text.queries + 3 * text.intermediate)
-    return max(layer, pixels(arch, patches, b) + tower_work(arch, patches, b) + 5 * b * patches * arch.tower.hidden)
+def reading(arch: Architecture, rows: int, length: int, patches: int, b: int) -> int:
+    """While `rows` prompts of this length and with so many patches each are read without gradients: one layer of the text and its mask, or
+    of the tower with its pictures."""
+    text, tokens = arch.text, rows * length
+    layer = b * tokens * (4 * text.hidden + 3 * text.queries + 3 * text.intermediate) + (1 + b) * tokens * length
+    work = pixels(arch, rows * patches, b) + tower_work(arch, rows * patches, b) + 5 * b * rows * patches * arch.tower.hidden
+    return max(layer, work)

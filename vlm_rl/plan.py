@@ -5,13 +5,14 @@ formulas in `footprint`; what is assumed beside them stands in the constants her
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from vlm_rl import footprint
 from vlm_rl.architecture import PARTS, Architecture
 from vlm_rl.config import TrainConfig
 from vlm_rl.errors import UserError, unknown
-from vlm_rl.footprint import BYTES, Moment, Row, Sharing, States, Trained
+from vlm_rl.footprint import BYTES, Moment, Sharing, States
+from vlm_rl.footprint_layers import Form, Row, Trained
 
 GIB = 1 << 30
 # Memory that torch reports, a little below the name; ours, from data sheets.
@@ -87,6 +88,11 @@ class Setting:
         return -(-self.config.rollout.prompts_per_step // self.machine.count)
 
     @property
+    def form(self) -> Form:
+        """How a group is forwarded, for this family."""
+        return self.config.model.attention if self.arch.packs else "plain"
+
+    @property
     def packs_follow(self) -> bool:
         """Whether an optimiser step may have several packs, so that gradients of earlier ones are there in the backward of a later one."""
         rollout, train = self.config.rollout, self.config.train
@@ -133,9 +139,9 @@ def rollout(setting: Setting) -> Phase:
     written = seen.tokens + config.max_new_tokens
     together = max(1, setting.config.train.token_budget // seen.tokens)  # distinct prompts that are read at once
     rows = min(config.batch_size, config.group_size * min(together, setting.prompts))
-    read = footprint.reading(arch, min(together, setting.prompts) * seen.tokens, min(together, setting.prompts) * seen.patches, b)
+    read = footprint.reading(arch, min(together, setting.prompts), seen.tokens, seen.patches, b)
     work = max(read, footprint.decoding(arch, rows, written, b))
-    shares = (Share(f"cache of {rows} completions", footprint.cache(arch, rows * written, b)), Share("a layer and logits at work", work))
+    shares = (Share(f"cache of {rows} completions", footprint.cache(arch, rows, written, b)), Share("a layer and logits at work", work))
     return Phase("rollout", (*resident(setting), *shares))
 
 
@@ -148,8 +154,8 @@ def scoring(setting: Setting) -> Phase:
         return Phase("scoring", (*resident(setting), *engine))
     length = min(seen.tokens + config.max_new_tokens, setting.config.model.max_prompt_tokens) + SECOND_ANSWER
     rows = max(1, min(config.batch_size, setting.config.train.token_budget // length))
-    work = max(footprint.reading(arch, rows * length, rows * seen.patches, b), footprint.decoding(arch, rows, length, b))
-    shares = (Share(f"cache of {rows} questions", footprint.cache(arch, rows * length, b)), Share("a layer and logits at work", work))
+    work = max(footprint.reading(arch, rows, length, seen.patches, b), footprint.decoding(arch, rows, length, b))
+    shares = (Share(f"cache of {rows} questions", footprint.cache(arch, rows, length, b)), Share("a layer and logits at work", work))
     return Phase("scoring", (*resident(setting), *engine, *shares))
 
 
@@ -203,7 +209,7 @@ def vllm_rows(setting: Setting) -> float:
     """Completions of full length that fit in vLLM's share beside its own weights; below 1 it does not start."""
     config = setting.config.rollout
     room = config.vllm.gpu_memory_utilization * setting.machine.memory - setting.b * setting.arch.total - VLLM_WORK
-    return max(0.0, room) / footprint.cache(setting.arch, setting.seen.tokens + config.max_new_tokens, setting.b)
+    return max(0.0, room) / footprint.cache(setting.arch, 1, setting.seen.tokens + config.max_new_tokens, setting.b)
 
 
 def largest_rows(setting: Setting) -> list[Row]:
@@ -214,9 +220,9 @@ def largest_rows(setting: Setting) -> list[Row]:
     while length >= 1:
         rows.append(_packed(setting, length))
         length //= 2
-    if config.model.attention == "plain":  # every completion behind its own copy of the prompt
-        rows = [Row(row.completions, seen.tokens, row.completions, row.completion, row.completions * seen.patches) for row in rows]
-    return rows
+    if setting.form == "plain":  # every completion behind its own copy of the prompt
+        rows = [replace(row, prompts=row.completions, patches=row.completions * seen.patches) for row in rows]
+    return [replace(row, form=setting.form) for row in rows]
 
 
 def _packed(setting: Setting, length: int) -> Row:

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from vlm_rl.config import TrainConfig
+from vlm_rl.footprint_layers import Form
 from vlm_rl.plan import Seen
 
 
@@ -27,7 +28,7 @@ class Count:
     note: str
 
 
-def counts(config: TrainConfig, seen: Seen, questions: Sequence[Questions]) -> tuple[Count, ...]:
+def counts(config: TrainConfig, seen: Seen, questions: Sequence[Questions], form: Form = "shared_prefix") -> tuple[Count, ...]:
     rollout = config.rollout
     rollouts = rollout.prompts_per_step * rollout.group_size
     prompts = rollout.prompts_per_step * seen.mean
@@ -44,8 +45,8 @@ def counts(config: TrainConfig, seen: Seen, questions: Sequence[Questions]) -> t
         )
         for q in questions
     ]
-    plain = config.model.attention == "plain"
-    saving = "prompts are repeated (model.attention=plain)" if plain else f"{apart / shared:.1f} times fewer than with each its own prompt"
+    plain, why_plain = form == "plain", "model.attention=plain" if config.model.attention == "plain" else "the family is not packed"
+    saving = f"prompts are repeated ({why_plain})" if plain else f"{apart / shared:.1f} times fewer than with each its own prompt"
     return (
         Count("rollout", prompts, written, f"{rollout.prompts_per_step} prompts read once, {rollouts} completions at the limit"),
         *asked,

@@ -5,19 +5,20 @@ frames are one layer of tokens; the bounds on frames are those of `VideoBudget`.
 """
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 
-from vlm_rl.architecture import Architecture, Family
+from vlm_rl.architecture import Architecture
 from vlm_rl.config import ModelConfig
 from vlm_rl.types import VideoBudget
 
 # The processors' own bounds in pixels where a config has none, from the preprocessor_config.json of the families.
-OWN_BOUNDS: dict[Family, tuple[int, int]] = {
+OWN_BOUNDS: Mapping[str, tuple[int, int]] = {
     "qwen2_vl": (56 * 56, 28 * 28 * 16384),
     "qwen2_5_vl": (56 * 56, 28 * 28 * 16384),
     "qwen3_vl": (65536, 16777216),
 }
-TIME = 10  # tokens of a time and of the marks around two frames, as Qwen3-VL spells them
+TIME, TIMED = 10, ("qwen3_vl", "qwen3_5")  # tokens of a time and of the marks around two frames, where they are spelled
 
 
 @dataclass(frozen=True)
@@ -42,7 +43,7 @@ class Look:
 
 def look(model: ModelConfig, arch: Architecture) -> Look:
     """A bound beyond the other one moves it along, as in `vlm_rl.vision`."""
-    side = arch.tower.patch * arch.tower.merge
+    side = arch.side
     own_least, own_most = OWN_BOUNDS[arch.family]
     low, high = model.image_min_pixels, model.image_max_pixels
     least = low or min(own_least, high or own_least)
@@ -74,7 +75,7 @@ def video_budget(model: ModelConfig, side: int) -> VideoBudget:
 
 def most_of_video(model: ModelConfig, arch: Architecture) -> int:
     """Tokens of the largest video: all frames that are allowed, each as large as these leave it; with the times that Qwen3-VL writes."""
-    budget = video_budget(model, arch.tower.patch * arch.tower.merge)
+    budget = video_budget(model, arch.side)
     layers = budget.max_frames // 2
     each = min(budget.max_pixels, max(budget.total_pixels // layers, int(1.05 * budget.min_pixels)))
-    return layers * (each // budget.factor**2 + (TIME if arch.family == "qwen3_vl" else 0))
+    return layers * (each // budget.factor**2 + (TIME if arch.family in TIMED else 0))
